@@ -1,0 +1,274 @@
+"""What a recipe may say. Closed: an unknown key is an error. Key names are trl's where the concept is the same.
+
+This module imports pydantic and nothing heavy, so that a bad recipe is refused within a moment.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, typed strictly, without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+class TokenizerInit(Section):
+    """A byte-level tokenizer trained on the texts of `data.train`."""
+
+    vocab_size: Positive = 512
+    split_digits: bool = True
+
+
+class ModelInit(Section):
+    """A model with fresh weights, for tests, trials and the quickstart."""
+
+    model_type: str = Field("llama", description="A transformers model type: llama, qwen2, qwen3, ...")
+    config: dict[str, Any] = Field(default_factory=dict, description="Arguments of that type's config class, such as hidden_size")
+    tokenizer: TokenizerInit = TokenizerInit()
+
+
+class Lora(Section):
+    r: Positive = 16
+    alpha: Positive = 32
+    dropout: Share = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+class Model(Section):
+    """The model to train: a hub id or a local folder (`path`), or fresh weights (`init`)."""
+
+    path: str | None = None
+    revision: str | None = None
+    init: ModelInit | None = None
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Of the computation; trained weights are kept in float32")
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    chat_template: str | None = Field(None, description="A Jinja template, or the path of a .jinja file, in place of the tokenizer's own")
+    lora: Lora | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Model:
+        if (self.path is None) == (self.init is None):
+            raise ValueError("give either path (a hub id or a folder) or init (fresh weights), not both and not neither")
+        return self
+
+
+class Source(Section):
+    """One source of rows: a hub id, a folder or a file (`path`), or generated problems (`task`)."""
+
+    path: str | None = Field(None, description="Hub id, folder, or .jsonl/.json/.parquet/.csv file, each also .gz")
+    name: str | None = Field(None, description="Configuration name of a hub dataset")
+    split: str = "train"
+    task: str | None = Field(None, description="A generated task, see `align recipes tasks`")
+    size: Positive | None = Field(None, description="How many problems a task generates")
+    seed: int = Field(0, description="Seed of a task's problems; other seeds give other problems")
+    params: dict[str, Any] = Field(default_factory=dict, description="Parameters of the task")
+    columns: dict[str, str] = Field(default_factory=dict, description="Our column: the file's column, e.g. {prompt: question}")
+    system_prompt: str | None = None
+    prompt_template: str | None = Field(None, description="Text around the prompt, with {prompt} and any other {column}")
+    limit: Positive | None = Field(None, description="Use the first rows only")
+    weight: Annotated[float, Field(gt=0)] = Field(1.0, description="Share of this source in a mixture, relative to the others")
+    label: str | None = Field(None, description="Name of the source in metrics; default: file or task name")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Source:
+        if (self.path is None) == (self.task is None):
+            raise ValueError("give either path (a file, folder or hub id) or task (generated problems), not both and not neither")
+        if self.task is None and (self.size or self.params):
+            raise ValueError("size and params belong to a task; for a file use limit")
+        return self
+
+
+class Data(Section):
+    train: list[Source] = Field(default_factory=list)
+    eval: list[Source] = Field(default_factory=list)
+    max_prompt_length: Positive = Field(512, description="Longer prompts are dropped and counted (rl), in tokens")
+    max_bad_rows: Annotated[int, Field(ge=0)] = Field(0, description="How many unusable rows are skipped before the run refuses")
+    shuffle: bool = True
+
+
+class Rollout(Section):
+    engine: Literal["transformers"] = "transformers"
+    num_generations: Positive = 8
+    max_completion_length: Positive = 256
+    temperature: NonNegative = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    min_p: Share = 0.0
+    stop: list[str] = Field(default_factory=list)
+    stop_token_ids: list[int] = Field(default_factory=list)
+    max_batch_sequences: Positive = Field(256, description="Sequences decoded at a time; finished ones make room for others")
+    parity_every: Annotated[int, Field(ge=0)] = Field(50, description="Steps between sampler-trainer parity checks; 0: never after the first")
+    parity_tolerance: Annotated[float, Field(gt=0)] = Field(0.02, description="Largest mean |log-prob difference| the parity check accepts")
+
+
+class RewardSpec(Section):
+    """One reward: a built-in name, `package.module.function`, or `file.py:function`."""
+
+    use: str
+    weight: float = 1.0
+    name: str | None = Field(None, description="Name in metrics and records; default: derived from use")
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class RewardBudget(Section):
+    """When broken rewards stop a run (exit code 6)."""
+
+    max_error_rate: Share = 0.05
+    window: Positive = Field(512, description="Verdicts over which the error rate is taken")
+
+
+class Mismatch(Section):
+    """Correction for a sampler that differs from the trainer."""
+
+    mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_mask"] = "token_truncate"
+    low: NonNegative = 0.5
+    high: NonNegative = 2.0
+
+
+class Overlong(Section):
+    """DAPO's soft overlong penalty (Yu et al. 2025, eq. 13): from 0 to -penalty over the last `buffer` tokens."""
+
+    buffer: Positive = 64
+    penalty: NonNegative = 1.0
+
+
+class Algorithm(Section):
+    """A named method; every other key overrides one piece of it. None keeps the method's own."""
+
+    method: str = "grpo"
+    baseline: Literal["mean", "leave_one_out", "none"] | None = None
+    scale: Literal["group_std", "batch_std", "none"] | None = None
+    loss: str | None = Field(None, description="A policy loss, see docs/methods.md")
+    epsilon: NonNegative | None = None
+    epsilon_high: NonNegative | None = None
+    dual_clip: Annotated[float, Field(gt=1)] | None = None
+    knobs: dict[str, float] = Field(default_factory=dict, description="Other knobs of the loss, such as cap or delta")
+    reduce: Literal["token_mean", "sequence_mean", "sequence_sum", "sequence_sum_norm", "prompt_mean"] | None = None
+    norm_length: Positive | None = Field(None, description="For sequence_sum_norm; default: rollout.max_completion_length")
+    beta: NonNegative | None = Field(None, description="KL coefficient; 0 switches the reference model off")
+    kl: Literal["k1", "k2", "k3"] | None = None
+    kl_in: Literal["loss", "reward"] | None = None
+    kl_target: Annotated[float, Field(gt=0)] | None = Field(None, description="Adapt beta towards this KL (Ziegler et al. 2019)")
+    kl_horizon: Positive = Field(10_000, description="Samples over which an adaptive beta moves")
+    gamma: Share = 1.0
+    entropy_coefficient: float = 0.0
+    mismatch: Mismatch | None = None
+    dynamic_sampling: bool | None = Field(None, description="Replace groups whose rewards are all equal by new prompts (DAPO)")
+    max_resamples: Positive = Field(8, description="Rounds of topping up before a step trains on what it has")
+    overlong: Overlong | None = None
+    mask_truncated: bool = Field(False, description="Leave completions cut at the length limit out of the loss")
+
+
+class Optimization(Section):
+    """What every kind of training shares."""
+
+    steps: Positive = 100
+    learning_rate: Annotated[float, Field(gt=0)] = 1.0e-6
+    lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: NonNegative = 0.0
+    adam_beta1: Share = 0.9
+    adam_beta2: Share = 0.999
+    adam_epsilon: NonNegative = 1.0e-8
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    micro_batch_tokens: Positive = Field(8192, description="Tokens of one forward and backward pass, padding included")
+    gradient_checkpointing: bool = False
+    packing: Literal["auto", "packed", "rectangles"] = Field("auto", description="packed needs a variable-length attention kernel")
+    max_skipped_steps: Annotated[int, Field(ge=0)] = Field(3, description="Consecutive non-finite steps before exit code 7")
+    save_steps: Annotated[int, Field(ge=0)] = Field(50, description="Steps between checkpoints; 0: at the end only")
+    save_total_limit: Positive = 2
+
+
+class RLTrain(Optimization):
+    prompts_per_step: Positive = 8
+    epochs: Positive = Field(1, description="Optimizer passes over each step's rollouts")
+    minibatches: Positive = Field(1, description="Optimizer steps per pass")
+
+
+class SFTTrain(Optimization):
+    sequences_per_step: Positive = 32
+    loss_on: Literal["assistant", "completion", "all"] = "assistant"
+    max_length: Positive = Field(1024, description="Longer demonstrations are dropped and counted, in tokens")
+
+
+class Evaluation(Section):
+    """pass@k on `data.eval`."""
+
+    before: bool = True
+    after: bool = True
+    every: Annotated[int, Field(ge=0)] = Field(0, description="Steps between evaluations; 0: none in between")
+    num_generations: Positive = 8
+    k: list[Positive] = Field(default_factory=lambda: [1, 8])
+    temperature: NonNegative = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_completion_length: Positive | None = Field(None, description="Default: rollout.max_completion_length, or 256")
+    max_problems: Positive | None = None
+    threshold: float = Field(1.0, description="A sample counts as correct when its combined reward reaches this")
+
+    @model_validator(mode="after")
+    def _k_within_n(self) -> Evaluation:
+        if self.k and max(self.k) > self.num_generations:
+            raise ValueError(f"k = {max(self.k)} needs at least as many num_generations, got {self.num_generations}")
+        return self
+
+
+class Log(Section):
+    tensorboard: bool = True
+    wandb: str | None = Field(None, description="Weights & Biases project; needs `pip install wandb`")
+    samples_every: Annotated[int, Field(ge=0)] = Field(20, description="Steps between sample completions on the console; 0: never")
+
+
+class Launch(Section):
+    on: Literal["local"] = "local"
+
+
+class Common(Section):
+    seed: int = 0
+    output_dir: str | None = Field(None, description="The run directory; default: runs/<recipe file name>")
+    model: Model
+    data: Data
+    log: Log = Log()
+    launch: Launch = Launch()
+
+
+class RLRecipe(Common):
+    """Reinforcement learning from rewards."""
+
+    recipe: Literal["rl"]
+    rollout: Rollout = Rollout()
+    rewards: list[RewardSpec] = Field(min_length=1)
+    reward_budget: RewardBudget = RewardBudget()
+    algorithm: Algorithm = Algorithm()
+    train: RLTrain = RLTrain()
+    evaluate: Evaluation | None = None
+
+
+class SFTRecipe(Common):
+    """Supervised fine-tuning on demonstrations."""
+
+    recipe: Literal["sft"]
+    train: SFTTrain = SFTTrain()
+    rewards: list[RewardSpec] = Field(default_factory=list, description="Only for evaluate")
+    evaluate: Evaluation | None = None
+
+
+class EvaluateRecipe(Common):
+    """pass@k of a model on `data.eval`."""
+
+    recipe: Literal["evaluate"]
+    rewards: list[RewardSpec] = Field(min_length=1)
+    reward_budget: RewardBudget = RewardBudget()
+    evaluate: Evaluation = Evaluation()
+
+
+Recipe = RLRecipe | SFTRecipe | EvaluateRecipe
+RECIPE_KINDS: dict[str, type[Common]] = {"rl": RLRecipe, "sft": SFTRecipe, "evaluate": EvaluateRecipe}

@@ -1,0 +1,115 @@
+"""The stages a sample goes through, one frozen type each.
+
+Shape suffixes, on tensors and lists alike: _N tokens of a flat batch, _B sequences, _P prompts, _G samples of a prompt,
+_T tokens of one sequence, _V vocabulary, _D hidden size.
+
+Prompt -> Completion -> Rollout -> Scored -> Group -> Batch (align.learner.packing) -> Update
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from align.rewards.verdict import Verdict
+
+FinishReason = Literal["stop", "length"]
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A problem to answer, tokenized with the chat template of the model that will answer it."""
+
+    id: str  # stable over runs and epochs: "<source>:<row>"
+    messages: tuple[Message, ...]  # a bare string prompt is one user message
+    token_ids: tuple[int, ...]  # what the model sees, generation prompt included
+    answer: Any = None  # reference answer, None where the data has none
+    source: str = "data"  # label of the data source, for per-source metrics
+    columns: Mapping[str, Any] = field(default_factory=dict)  # the whole row, handed to rewards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to sample; the seed together with prompt id and sample index decides every draw."""
+
+    n: int = 1  # samples per prompt
+    max_tokens: int = 256
+    temperature: float = 1.0  # 0 is greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0 keeps all
+    min_p: float = 0.0
+    stop: tuple[str, ...] = ()  # stop strings; the matched tokens stay in the completion
+    stop_token_ids: tuple[int, ...] = ()  # besides the model's own end-of-sequence ids
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What an engine sampled for prompt number `prompt_index` of the call.
+
+    `logprobs` are natural logs under softmax(logits / temperature) over the full vocabulary, one per token; top_p, top_k
+    and min_p restrict what is drawn but not what is reported, so that trainer and sampler speak of the same distribution.
+    At temperature 0 they are those of temperature 1.
+    """
+
+    prompt_index: int
+    sample_index: int
+    token_ids: tuple[int, ...]  # the end-of-sequence token included
+    logprobs: tuple[float, ...]
+    text: str  # decoded without special tokens
+    finish_reason: FinishReason
+    weights_version: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """A prompt with one completion; `loss_mask` marks the completion tokens that are trained on (None: all)."""
+
+    prompt: Prompt
+    completion: Completion
+    loss_mask: tuple[bool, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """A rollout with its verdicts by reward name; `reward` is their combination, NaN where there is no verdict."""
+
+    rollout: Rollout
+    verdicts: Mapping[str, Verdict]
+    reward: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """All samples of one prompt."""
+
+    prompt: Prompt
+    samples: tuple[Scored, ...]
+
+    @property
+    def rewards_G(self) -> tuple[float, ...]:
+        return tuple(sample.reward for sample in self.samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demonstration:
+    """Tokens to imitate (supervised fine-tuning); `loss_mask` marks the tokens that are trained on."""
+
+    id: str
+    token_ids: tuple[int, ...]
+    loss_mask: tuple[bool, ...]
+    source: str = "data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What one optimizer step reports. `applied` is False where a non-finite loss or gradient made it skip."""
+
+    metrics: Mapping[str, float]
+    applied: bool
+
+
+Groups = Sequence[Group]
