@@ -8,11 +8,13 @@ Prompt -> Completion -> Rollout -> Scored -> Group -> Batch (align.learner.packi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from align.rewards.verdict import Verdict
 
 FinishReason = Literal["stop", "length"]
@@ -106,10 +108,12 @@ class Demonstration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """What one optimizer step reports. `applied` is False where a non-finite loss or gradient made it skip."""
+    """What one optimizer step reports. `applied` is False where a non-finite loss or gradient made it skip.
+
+    `logp_N` are the policy's log-probs before the step, 0 on tokens that are not trained on.
+    """
 
     metrics: Mapping[str, float]
     applied: bool
+    logp_N: Tensor
 
-
-Groups = Sequence[Group]

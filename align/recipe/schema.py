@@ -48,10 +48,14 @@ class Model(Section):
     path: str | None = None
     revision: str | None = None
     init: ModelInit | None = None
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Of the computation; trained weights are kept in float32")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Of the computation; trained weights are kept in float32"
+    )
     attn_implementation: str | None = None
     trust_remote_code: bool = False
-    chat_template: str | None = Field(None, description="A Jinja template, or the path of a .jinja file, in place of the tokenizer's own")
+    chat_template: str | None = Field(
+        None, description="A Jinja template, or the path of a .jinja file, in place of the tokenizer's own"
+    )
     lora: Lora | None = None
 
     @model_validator(mode="after")
@@ -106,8 +110,12 @@ class Rollout(Section):
     stop: list[str] = Field(default_factory=list)
     stop_token_ids: list[int] = Field(default_factory=list)
     max_batch_sequences: Positive = Field(256, description="Sequences decoded at a time; finished ones make room for others")
-    parity_every: Annotated[int, Field(ge=0)] = Field(50, description="Steps between sampler-trainer parity checks; 0: never after the first")
-    parity_tolerance: Annotated[float, Field(gt=0)] = Field(0.02, description="Largest mean |log-prob difference| the parity check accepts")
+    parity_every: Annotated[int, Field(ge=0)] = Field(
+        50, description="Steps between sampler-trainer parity checks; 0: never after the first"
+    )
+    parity_tolerance: Annotated[float, Field(gt=0)] = Field(
+        0.02, description="Largest mean |log-prob difference| the parity check accepts"
+    )
 
 
 class RewardSpec(Section):
@@ -182,7 +190,9 @@ class Optimization(Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     micro_batch_tokens: Positive = Field(8192, description="Tokens of one forward and backward pass, padding included")
     gradient_checkpointing: bool = False
-    packing: Literal["auto", "packed", "rectangles"] = Field("auto", description="packed needs a variable-length attention kernel")
+    packing: Literal["auto", "packed", "rectangles"] = Field(
+        "auto", description="packed needs a variable-length attention kernel"
+    )
     max_skipped_steps: Annotated[int, Field(ge=0)] = Field(3, description="Consecutive non-finite steps before exit code 7")
     save_steps: Annotated[int, Field(ge=0)] = Field(50, description="Steps between checkpoints; 0: at the end only")
     save_total_limit: Positive = 2
@@ -224,7 +234,9 @@ class Evaluation(Section):
 class Log(Section):
     tensorboard: bool = True
     wandb: str | None = Field(None, description="Weights & Biases project; needs `pip install wandb`")
-    samples_every: Annotated[int, Field(ge=0)] = Field(20, description="Steps between sample completions on the console; 0: never")
+    samples_every: Annotated[int, Field(ge=0)] = Field(
+        20, description="Steps between sample completions on the console; 0: never"
+    )
 
 
 class Launch(Section):

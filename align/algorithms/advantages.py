@@ -1,0 +1,175 @@
+"""How much better than expected each sample or token was.
+
+A reward that is NaN means "no verdict": it leaves every statistic and its advantage is 0. Its tokens must leave the loss
+and the totals as well: `scored_mask` says which ones stay.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from align.algorithms.segments import discounted_to_go, masked, trained_mask, widen
+from align.algorithms.shaping import informative_groups
+
+Baseline = Literal["mean", "leave_one_out", "none"]
+Scale = Literal["group_std", "batch_std", "none"]
+
+
+def group_advantage(rewards_PG: Tensor, *, baseline: Baseline, scale: Scale, eps: float = 1e-6) -> Tensor:
+    """(reward - baseline) / (spread + eps) within the samples of each prompt: advantages_PG.
+
+    Mean and standard deviation: GRPO (Shao et al. 2024, eq. 3); mean without scale: Dr. GRPO (Liu et al. 2025); leave one
+    out: RLOO (Ahmadian et al. 2024, eq. 8). Spreads are unbiased (n - 1), of the group or of the whole batch.
+    With a baseline, a group with fewer than two verdicts or with equal rewards gets exactly 0. Where the spread itself is
+    undefined (fewer than two verdicts) the advantage is 0. Raises ValueError on unknown names and wrong shapes.
+    """
+    rewards_PG = _rewards(rewards_PG)
+    valid_PG = ~rewards_PG.isnan()
+    keep_PG = valid_PG if baseline == "none" else valid_PG & informative_groups(rewards_PG)[:, None]
+    centred_PG = rewards_PG - _baseline(rewards_PG, valid_PG, baseline)
+    if scale != "none":
+        spread = _spread(rewards_PG, valid_PG, scale)
+        keep_PG = keep_PG & ~spread.isnan()
+        centred_PG = centred_PG / (spread + eps)
+    return torch.where(keep_PG, centred_PG, 0.0)
+
+
+def remax(rewards_PG: Tensor, greedy_P: Tensor) -> Tensor:
+    """Reward minus the reward of the prompt's greedy sample: advantages_PG (ReMax, Li et al. 2023, alg. 1)."""
+    rewards_PG = _rewards(rewards_PG)
+    if greedy_P.shape != rewards_PG.shape[:1]:
+        raise ValueError(f"greedy_P has shape {tuple(greedy_P.shape)}; expected one reward per prompt: ({len(rewards_PG)},)")
+    gain_PG = rewards_PG - greedy_P[:, None]
+    return torch.where(gain_PG.isnan(), 0.0, gain_PG)
+
+
+def opo(rewards_PG: Tensor, length_PG: Tensor) -> Tensor:
+    """Reward minus the length-weighted mean reward of the group: advantages_PG (OPO, Hao et al. 2025, eq. 7).
+
+    `length_PG` are trained tokens per sample. A group with fewer than two verdicts or with equal rewards gets exactly 0.
+    """
+    rewards_PG = _rewards(rewards_PG)
+    if length_PG.shape != rewards_PG.shape:
+        raise ValueError(f"length_PG has shape {tuple(length_PG.shape)}; expected that of rewards_PG: {tuple(rewards_PG.shape)}")
+    valid_PG = ~rewards_PG.isnan()
+    weight_PG = torch.where(valid_PG, length_PG, 0)
+    baseline_P1 = (weight_PG * rewards_PG).nansum(1, keepdim=True) / weight_PG.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(valid_PG & informative_groups(rewards_PG)[:, None], rewards_PG - baseline_P1, 0.0)
+
+
+def whiten(x_N: Tensor, mask_N: Tensor, *, unbiased: bool = False, eps: float = 1e-8) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) over the trained tokens; 0 elsewhere, and everywhere if all trained tokens are equal."""
+    mask_N = mask_N.bool()
+    values = widen(x_N)[mask_N]
+    if len(values) < 2 or bool(values.max() == values.min()):  # rounding of the mean must not be blown up by 1/sqrt(eps)
+        return torch.zeros_like(widen(x_N))
+    scale = (values.var(unbiased=unbiased) + eps).rsqrt()
+    return masked((x_N - values.mean()) * scale, mask_N)
+
+
+def reinforce_plus_plus(
+    rewards_B: Tensor, kl_N: Tensor | None, segment_N: Tensor, mask_N: Tensor, *, beta: float, gamma: float = 1.0
+) -> Tensor:
+    """REINFORCE++ (Hu 2025, eq. 4 to 6): discounted return-to-go of token rewards, whitened over the batch: advantages_N.
+
+    A token's reward is -beta * kl, plus the sequence's reward on its last trained token; untrained tokens in between are
+    no time steps. Whitened over all trained tokens of the sequences that have a verdict, so give it the whole step's batch.
+    """
+    mask_N = scored_mask(rewards_B, segment_N, trained_mask(segment_N, mask_N, kl_N=kl_N))
+    segment, last = _steps(segment_N, mask_N)
+    token_reward = torch.where(last, widen(rewards_B)[segment], 0.0)
+    if kl_N is not None:
+        token_reward = token_reward - beta * widen(kl_N)[mask_N]
+    return whiten(_unpack(discounted_to_go(token_reward, segment, gamma), mask_N), mask_N, unbiased=False, eps=1e-8)
+
+
+def reinforce_plus_plus_baseline(rewards_PG: Tensor, segment_N: Tensor, mask_N: Tensor) -> Tensor:
+    """REINFORCE++ with baseline (Hu 2025, sec. 3.3): reward minus group mean on every token, whitened over the batch.
+
+    Sequence b is sample b % G of prompt b // G. Samples without a verdict, or alone in their group with one, get 0 and
+    leave the statistics. Whitening shifts by the token mean, so one constant group among others need not get 0.
+    """
+    rewards_PG = _rewards(rewards_PG)
+    centred_PG = group_advantage(rewards_PG, baseline="mean", scale="none")
+    verdicts_P1 = (~rewards_PG.isnan()).sum(1, keepdim=True)
+    usable_PG = torch.where(verdicts_P1 >= 2, rewards_PG, torch.nan)
+    mask_N = scored_mask(usable_PG, segment_N, trained_mask(segment_N, mask_N))
+    return whiten(centred_PG.flatten()[segment_N], mask_N, unbiased=False, eps=1e-8)
+
+
+def gae(
+    rewards_N: Tensor,
+    values_N: Tensor,
+    segment_N: Tensor,
+    mask_N: Tensor,
+    *,
+    gamma: float,
+    lam: float,
+    truncated_B: Tensor | None = None,
+    bootstrap_truncated: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Generalized advantage estimation (Schulman et al. 2016, eq. 16) per sequence: (advantages_N, returns_N).
+
+    Returns are advantages plus values, before any whitening; both are 0 on untrained tokens, which are skipped over and
+    are no time steps. What follows the last token is worth 0; with `bootstrap_truncated`, sequences marked in
+    `truncated_B` (cut off at their length limit) continue at the value of their last token, the nearest estimate there is.
+    """
+    mask_N = trained_mask(segment_N, mask_N, rewards_N=rewards_N, values_N=values_N)
+    segment, last = _steps(segment_N, mask_N)
+    rewards, values = widen(rewards_N)[mask_N], widen(values_N)[mask_N]
+    following = torch.where(last, 0.0, values.roll(-1))
+    if bootstrap_truncated:
+        if truncated_B is None:
+            raise ValueError("bootstrap_truncated needs truncated_B: which sequences were cut off at their length limit")
+        following = torch.where(last & truncated_B.bool()[segment], values, following)
+    advantages = discounted_to_go(rewards + gamma * following - values, segment, gamma * lam)
+    return _unpack(advantages, mask_N), _unpack(advantages + values, mask_N)
+
+
+def scored_mask(rewards: Tensor, segment_N: Tensor, mask_N: Tensor) -> Tensor:
+    """`mask_N` without the tokens of sequences whose reward is NaN; `rewards` is one per sequence, as _B or as _PG."""
+    return mask_N.bool() & ~rewards.flatten().isnan()[segment_N]
+
+
+def _rewards(rewards_PG: Tensor) -> Tensor:
+    if rewards_PG.ndim != 2:
+        raise ValueError(f"rewards_PG has shape {tuple(rewards_PG.shape)}; expected (prompts, samples per prompt)")
+    return widen(rewards_PG)
+
+
+def _baseline(rewards_PG: Tensor, valid_PG: Tensor, baseline: Baseline) -> Tensor:
+    total_P1, count_P1 = rewards_PG.nansum(1, keepdim=True), valid_PG.sum(1, keepdim=True)
+    match baseline:
+        case "mean":
+            return total_P1 / count_P1.clamp(min=1)
+        case "leave_one_out":
+            return (total_P1 - rewards_PG) / (count_P1 - 1).clamp(min=1)
+        case "none":
+            return torch.zeros_like(total_P1)
+    raise ValueError(f"baseline {baseline!r} is none of mean, leave_one_out, none")
+
+
+def _spread(rewards_PG: Tensor, valid_PG: Tensor, scale: Scale) -> Tensor:
+    """Unbiased standard deviation, [P, 1] or [1, 1]; NaN where fewer than two verdicts leave it undefined."""
+    if scale not in ("group_std", "batch_std"):
+        raise ValueError(f"scale {scale!r} is none of group_std, batch_std, none")
+    over = (1,) if scale == "group_std" else (0, 1)
+    count = valid_PG.sum(over, keepdim=True)
+    mean = rewards_PG.nansum(over, keepdim=True) / count.clamp(min=1)
+    squares = torch.where(valid_PG, rewards_PG - mean, 0.0).square().sum(over, keepdim=True)
+    return torch.where(count >= 2, squares / (count - 1).clamp(min=1), torch.nan).sqrt()
+
+
+def _steps(segment_N: Tensor, mask_N: Tensor) -> tuple[Tensor, Tensor]:
+    """The trained tokens alone: the sequence of each, and whether it is its sequence's last."""
+    segment = segment_N[mask_N]
+    last = torch.ones_like(segment, dtype=torch.bool)
+    last[:-1] = segment[1:] != segment[:-1]
+    return segment, last
+
+
+def _unpack(x: Tensor, mask_N: Tensor) -> Tensor:
+    return x.new_zeros(len(mask_N)).masked_scatter(mask_N, x)

@@ -1,0 +1,42 @@
+"""Which tokens a policy loss holds back, for the `clip_ratio/*` metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from align.algorithms.segments import bounded_exp, sequence_mean, sequence_sum
+
+
+@torch.no_grad()
+def clipped_tokens(
+    loss: str, logp_N: Tensor, old_N: Tensor, advantage_N: Tensor, segment_N: Tensor, mask_N: Tensor, **knobs: Any
+) -> tuple[Tensor, Tensor]:
+    """(low_N, high_N): trained tokens held back because they became too unlikely, or too likely.
+
+    For `clip`, `gspo` and `gmpo` these are tokens whose gradient is cut: below the lower bound with A < 0, above the upper
+    one (or the dual clip) otherwise. For `cispo` and `tapered`, high are tokens whose weight is capped. For `dppo` dropped
+    tokens, by the sign of A. The other losses hold nothing back.
+    """
+    log_ratio_N = logp_N - old_N
+    up_N, down_N = mask_N & (advantage_N > 0), mask_N & (advantage_N < 0)
+    nothing_N = torch.zeros_like(up_N)
+    if loss in ("clip", "gspo"):
+        measured_N = log_ratio_N if loss == "clip" else sequence_mean(log_ratio_N, segment_N, mask_N)[segment_N]
+        ratio_N = bounded_exp(measured_N)
+        high_N = up_N & (ratio_N > 1 + knobs["eps_high"])
+        if knobs.get("dual_clip") is not None:
+            high_N = high_N | (down_N & (ratio_N > knobs["dual_clip"]))
+        return down_N & (ratio_N < 1 - knobs["eps_low"]), high_N
+    if loss == "gmpo":
+        return down_N & (log_ratio_N < -knobs["eps_low"]), up_N & (log_ratio_N > knobs["eps_high"])
+    if loss == "cispo":
+        return nothing_N, mask_N & (bounded_exp(log_ratio_N) > knobs["cap"])
+    if loss == "tapered":
+        return nothing_N, down_N & (sequence_sum(log_ratio_N, segment_N, mask_N)[segment_N] > 0)
+    if loss == "dppo":
+        moved_N = logp_N.exp() - old_N.exp()
+        return down_N & (moved_N < -knobs["delta"]), up_N & (moved_N > knobs["delta"])
+    return nothing_N, nothing_N

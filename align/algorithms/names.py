@@ -1,0 +1,35 @@
+"""Names of methods, losses and reductions, without torch, so that a recipe can be checked within a moment.
+
+The registries themselves are `methods.METHODS`, `policy_losses.POLICY_LOSSES` and `reduce.reduce`; a test keeps them equal.
+"""
+
+from __future__ import annotations
+
+METHOD_NAMES: tuple[str, ...] = (
+    "grpo",
+    "dr_grpo",
+    "dapo",
+    "gspo",
+    "cispo",
+    "rloo",
+    "reinforce",
+    "reinforce++",
+    "reinforce++_baseline",
+)
+
+# Each policy loss with the knobs it takes.
+LOSS_KNOBS: dict[str, tuple[str, ...]] = {
+    "clip": ("eps_low", "eps_high", "dual_clip"),
+    "reinforce": (),
+    "importance": (),
+    "gspo": ("eps_low", "eps_high", "dual_clip"),
+    "gmpo": ("eps_low", "eps_high"),
+    "cispo": ("cap",),
+    "sapo": ("tau_pos", "tau_neg"),
+    "tapered": (),
+    "dppo": ("delta",),
+}
+LOSS_NAMES: tuple[str, ...] = tuple(LOSS_KNOBS)
+
+REDUCTION_NAMES: tuple[str, ...] = ("token_mean", "sequence_mean", "sequence_sum", "sequence_sum_norm", "prompt_mean")
+MISMATCH_MODES: tuple[str, ...] = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_mask")

@@ -1,0 +1,133 @@
+"""The commands as Python functions. Everything heavy is imported when it is needed: `import align` stays light."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.errors import RecipeError
+
+if TYPE_CHECKING:
+    from align.evaluate.generate import EvaluationResult
+    from align.recipe.plan import Plan
+    from align.rewards.files import ScoreReport
+    from align.run.console import RunConsole
+
+Progress = Callable[[int, int], None]
+
+
+def train(
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    allow_changes: bool = False,
+) -> dict[str, Any]:
+    """Train as the recipe says and return the run's summary (what summary.json holds).
+
+    `recipe` is a file or the name of a built-in recipe; `overrides` are `dotted.key=value`. `resume` continues from the last
+    good checkpoint of the run directory, `allow_changes` also with a changed recipe; `overwrite` replaces an earlier run.
+    Raises the errors of align.errors.
+    """
+    from align.recipe.load import load_recipe
+    from align.recipe.schema import EvaluateRecipe, RLRecipe
+
+    if resume and overwrite:
+        raise RecipeError(
+            "resume and overwrite exclude each other", fix="give one: resume continues the run, overwrite starts anew"
+        )
+    resolved = load_recipe(recipe, overrides)
+    if isinstance(resolved.recipe, EvaluateRecipe):
+        raise RecipeError(
+            "this recipe evaluates a model, it trains none",
+            place=resolved.place("recipe"),
+            fix=f"run `align evaluate {recipe}`",
+        )
+    if isinstance(resolved.recipe, RLRecipe):
+        from align.loops import rl as loop
+    else:
+        from align.loops import supervised as loop
+    return loop.train(resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
+
+
+def check(recipe: str | Path, overrides: Sequence[str] = ()) -> Plan:
+    """Validate a recipe and work out what it would do: values, origins, batch arithmetic, memory, probes of data and rewards."""
+    from align.recipe.load import load_recipe
+    from align.recipe.plan import make_plan
+
+    return make_plan(load_recipe(recipe, overrides))
+
+
+def evaluate(
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    model: str | Path | None = None,
+    data: Sequence[str] = (),
+    rewards: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    num_generations: int | None = None,
+    k: Sequence[int] = (),
+    temperature: float | None = None,
+    max_completion_length: int | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    console: RunConsole | None = None,
+) -> EvaluationResult:
+    """pass@k of a model on a data set with a reward: as a recipe says, as the arguments say, or a recipe with some replaced.
+
+    `model` is a hub id, a model folder, a checkpoint or a run directory (its last checkpoint). `data` are paths or `task:NAME`;
+    `columns` maps our column names to the file's and `limit` takes the first rows, both of `data`. What stays None is as in
+    the recipe. With `out` (default: `output_dir` of an evaluate recipe) that folder gets result.json and samples.jsonl.gz.
+    `console` shows progress; without one nothing is printed.
+    """
+    from align.evaluate.request import evaluation_recipe, evaluation_settings
+
+    settings = evaluation_settings(
+        model=model,
+        data=data,
+        rewards=rewards,
+        columns=columns or {},
+        limit=limit,
+        num_generations=num_generations,
+        k=k,
+        temperature=temperature,
+        max_completion_length=max_completion_length,
+        seed=seed,
+    )
+    resolved = evaluation_recipe(recipe, overrides, settings)
+
+    from rich.console import Console
+
+    from align.evaluate.program import evaluate_recipe, write_result
+    from align.run.console import RunConsole
+
+    result = evaluate_recipe(resolved, console or RunConsole(Console(quiet=True)))
+    if folder := out or resolved.output_dir:
+        write_result(result, resolved, Path(folder))
+    return result
+
+
+def score(
+    rewards: Sequence[str],
+    data: str | Path,
+    out: str | Path,
+    *,
+    params: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+    on_progress: Progress | None = None,
+) -> ScoreReport:
+    """Score the completions of a file with rewards; each row is copied to `out` with value, status, reward and detail."""
+    from align.rewards.files import score_file
+
+    return score_file(rewards, Path(data), Path(out), params=params or {}, columns=columns or {}, on_progress=on_progress)
+
+
+def export(source: str | Path, out: str | Path, *, dtype: str | None = None, overwrite: bool = False) -> Path:
+    """Write a checkpoint, or a run's last one, as a plain Hugging Face folder: adapters merged, weights as `dtype`."""
+    from align.export import export_model
+
+    return export_model(Path(source), Path(out), dtype=dtype, overwrite=overwrite)

@@ -1,0 +1,276 @@
+"""The commands: each parses its arguments, calls align.api and shows what came back. Heavy imports wait inside the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from align import __version__
+from align.errors import AlignError, RecipeError
+
+app = typer.Typer(
+    name="align",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Fine-tune language models from recipe YAMLs: rollouts, verified rewards, policy optimisation, pass@k.",
+    epilog="Start with [bold]align train quickstart/sft[/bold], then [bold]align train quickstart/grpo[/bold]: minutes in all.",
+)
+recipes_app = typer.Typer(no_args_is_help=True, help="List, show and copy the built-in recipes, and list the generated tasks.")
+app.add_typer(recipes_app, name="recipes")
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A YAML file, or a built-in recipe such as quickstart/grpo.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Replaces a value of the recipe: train.steps=50, rewards.0.weight=2", show_default=False
+    ),
+]
+
+
+def main() -> None:
+    """Run the command line; errors end as one block on stderr and the exit code of their kind."""
+    try:
+        app()
+    except AlignError as error:
+        if os.environ.get("ALIGN_DEBUG"):
+            raise
+        sys.exit(_refuse(error))
+    except Exception as error:
+        if os.environ.get("ALIGN_DEBUG"):
+            raise
+        sys.exit(_refuse(_defect(error)))
+
+
+def _refuse(error: AlignError) -> int:
+    lines = [f"error: {error.message}"]
+    lines += [f"  at:  {error.place}"] if error.place else []
+    lines += [f"  fix: {error.fix}"] if error.fix else []
+    typer.echo("\n".join(lines), err=True)
+    return error.exit_code
+
+
+def _defect(error: Exception) -> AlignError:
+    """An exception nobody foresaw: one line for the user, the traceback for the report."""
+    with tempfile.NamedTemporaryFile("w", prefix="align-error-", suffix=".txt", delete=False, encoding="utf-8") as log:
+        traceback.print_exception(error, file=log)
+    reason = str(error).strip() or "no message"
+    return AlignError(
+        f"unexpected {type(error).__name__}: {reason}",
+        fix=f"this is a defect of align or of a plug-in; the traceback is in {log.name} (ALIGN_DEBUG=1 shows it here)",
+    )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"align {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Options of `align` itself."""
+
+
+@app.command(epilog="Example: align train recipes/quickstart/grpo.yaml train.steps=20 output_dir=runs/trial")
+def train(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the last good checkpoint of the run directory.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in the run directory.")] = False,
+    allow_changes: Annotated[bool, typer.Option("--allow-changes", help="Resume although the recipe has changed.")] = False,
+) -> None:
+    """Train as a recipe says, and write the run to its output_dir."""
+    from align import api
+
+    api.train(recipe, overrides or (), resume=resume, overwrite=overwrite, allow_changes=allow_changes)
+
+
+@app.command(epilog="Example: align check quickstart/grpo train.prompts_per_step=64")
+def check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Validate a recipe; show its values and their origins, batch arithmetic, memory, and probes of data and rewards."""
+    from align import api
+    from align.recipe.plan import render_plan
+
+    _show(render_plan(api.check(recipe, overrides or ())))
+
+
+@app.command(
+    epilog="Examples: align evaluate quickstart/grpo --model runs/quickstart/grpo ; "
+    "align evaluate --model Qwen/Qwen2.5-0.5B-Instruct --data gsm8k_test.jsonl --reward math --n 8 --limit 100"
+)
+def evaluate(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="A recipe of any kind; the flags below replace its parts.")
+    ] = None,
+    overrides: Overrides = None,
+    model: Annotated[str | None, typer.Option(help="Hub id, model folder, checkpoint, or run directory.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="File, folder or hub id of the problems, or task:NAME. Repeatable.")
+    ] = None,
+    reward: Annotated[
+        list[str] | None, typer.Option(help="Reward that decides what is correct, such as math. Repeatable.")
+    ] = None,
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Samples per problem.")] = None,
+    k: Annotated[list[int] | None, typer.Option("--k", min=1, help="The k of pass@k; default 1 and n. Repeatable.")] = None,
+    column: Annotated[list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Column of the file: answer=solution.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first problems only (of a task: how many).")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = None,
+    max_completion_length: Annotated[int | None, typer.Option(min=1, help="Tokens per sample at most.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides every draw.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for result.json and samples.jsonl.gz.")] = None,
+) -> None:
+    """Estimate pass@k of a model, with 95 % intervals."""
+    from align import api
+    from align.evaluate.table import result_table
+    from align.run.console import RunConsole
+
+    with RunConsole() as console:
+        result = api.evaluate(
+            recipe,
+            overrides or (),
+            model=model,
+            data=data or (),
+            rewards=reward or (),
+            columns=_pairs(column, "--column"),
+            limit=limit,
+            num_generations=n,
+            k=k or (),
+            temperature=temperature,
+            max_completion_length=max_completion_length,
+            seed=seed,
+            out=out,
+            console=console,
+        )
+        console.show(result_table(result))
+
+
+@app.command(epilog="Example: align score --reward math --data solutions.jsonl --out scored.jsonl --column completion=response")
+def score(
+    reward: Annotated[str, typer.Option(help="Reward, or several with commas between.")],
+    data: Annotated[Path, typer.Option(help="Completions: .jsonl (.gz), .parquet or .csv.")],
+    out: Annotated[Path, typer.Option(help="Where the rows go, with value, status, reward and detail added (JSONL).")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Parameter of the reward. Repeatable.")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Column of the file: completion=response.")
+    ] = None,
+) -> None:
+    """Score a file of completions with a reward."""
+    from align import api
+    from align.evaluate.table import live_progress, score_table
+
+    names = [name.strip() for name in reward.split(",")]
+    with live_progress("rows") as on_progress:
+        report = api.score(names, data, out, params=_values(set_), columns=_pairs(column, "--column"), on_progress=on_progress)
+    _show(score_table(report))
+
+
+@recipes_app.command("list")
+def list_recipes() -> None:
+    """List the built-in recipes."""
+    from align.recipe.load import find_recipe, recipe_names
+
+    for name in recipe_names():
+        typer.echo(f"{name:<32}{_first_comment(find_recipe(name))}")
+
+
+@recipes_app.command("show", epilog="Example: align recipes show quickstart/grpo")
+def show_recipe(name: Annotated[str, typer.Argument(help="Such as quickstart/grpo.")]) -> None:
+    """Print a built-in recipe."""
+    from align.recipe.load import find_recipe
+
+    typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+
+
+@recipes_app.command("copy", epilog="Example: align recipes copy quickstart/grpo mine.yaml")
+def copy_recipe(
+    name: Annotated[str, typer.Argument(help="Such as quickstart/grpo.")],
+    target: Annotated[Path, typer.Argument(help="File to write; included files go beside it.")],
+) -> None:
+    """Copy a built-in recipe to a file of your own."""
+    from align.recipe.copy import copy_recipe as copy
+
+    for path in copy(name, target):
+        typer.echo(f"wrote {path}")
+
+
+@recipes_app.command("tasks")
+def list_tasks() -> None:
+    """List the generated tasks that `data: [{task: NAME}]` can name."""
+    from align.data.tasks import TASKS
+
+    for name, task in sorted(TASKS.items()):
+        typer.echo(f"{name:<20}{task.describe}")
+
+
+@app.command(epilog="Example: align export runs/quickstart/grpo exported --dtype bfloat16")
+def export(
+    source: Annotated[Path, typer.Argument(help="A checkpoint, a model folder, or a run directory (its last checkpoint).")],
+    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: as saved.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+) -> None:
+    """Write a trained model as a plain Hugging Face folder, adapters merged."""
+    from align import api
+
+    typer.echo(f"wrote {api.export(source, out, dtype=dtype, overwrite=overwrite)}")
+
+
+@app.command()
+def doctor(
+    output: Annotated[Path, typer.Option(help="Where runs will be written.")] = Path("runs"),
+) -> None:
+    """Check this machine: versions, devices, memory, disk, links, optional extras, worker processes."""
+    from align.doctor import examine, findings_table
+
+    findings = examine(output)
+    _show(findings_table(findings))
+    if any(finding.status == "bad" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _show(renderable: Any) -> None:
+    from rich.console import Console
+
+    Console().print(renderable)
+
+
+def _pairs(items: list[str] | None, flag: str) -> dict[str, str]:
+    pairs = [item.partition("=") for item in items or ()]
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise RecipeError(f"{flag} {name}{equals}{value} is not OURS=THEIRS", fix=f"write for example {flag} answer=solution")
+    return {name: value for name, _, value in pairs}
+
+
+def _values(items: list[str] | None) -> dict[str, Any]:
+    """`key=value` with the value read as YAML, as in a recipe."""
+    from align.recipe.yaml12 import parse, plain_value
+
+    return {name: plain_value(parse(value, lambda _: "--set"), {}) for name, value in _pairs(items, "--set").items()}
+
+
+def _first_comment(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
+if __name__ == "__main__":
+    main()

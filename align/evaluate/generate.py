@@ -1,0 +1,199 @@
+"""Evaluation: sample every problem n times, score while others are still being written, count pass@k."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from align.errors import RewardError
+from align.evaluate.statistics import Estimate, mean_with_interval, pass_at_k
+from align.types import Completion, Group, Prompt, Rollout, Sampling, Scored
+
+if TYPE_CHECKING:
+    from align.recipe.schema import Evaluation
+    from align.rollout.engine import RolloutEngine
+
+PassAtK = dict[int, Estimate]
+
+
+class Scores(Protocol):
+    """What evaluation needs of a scorer: whole groups in, their verdicts later."""
+
+    def submit(self, rollouts: Sequence[Rollout]) -> Future[list[Scored]]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationResult:
+    """pass@k with intervals, over everything and by source, and every sample it rests on.
+
+    `mean_length` is in tokens; `truncated` is the share of samples cut at the length limit; `errors` counts samples without
+    a verdict: they are left out, not counted wrong, and a problem with fewer than k verdicts leaves pass@k.
+    """
+
+    pass_at_k: PassAtK
+    by_source: dict[str, PassAtK]
+    mean_reward: float
+    mean_length: float
+    truncated: float
+    errors: int
+    threshold: float
+    groups: tuple[Group, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers as plain data, for JSON."""
+        return {
+            "pass_at_k": _plain(self.pass_at_k),
+            "by_source": {source: _plain(estimates) for source, estimates in self.by_source.items()},
+            "reward": self.mean_reward,
+            "mean_length": self.mean_length,
+            "truncated": self.truncated,
+            "errors": self.errors,
+            "problems": len(self.groups),
+            "samples": sum(len(group.samples) for group in self.groups),
+        }
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One plain record per sample, problems in order."""
+        for group in self.groups:
+            for scored in group.samples:
+                yield _row(scored, self.threshold)
+
+
+def evaluate_model(
+    engine: RolloutEngine,
+    prompts: Sequence[Prompt],
+    scorer: Scores,
+    evaluation: Evaluation,
+    *,
+    seed: int,
+    max_completion_length: int = 256,
+    stop: Sequence[str] = (),
+    stop_token_ids: Sequence[int] = (),
+    on_progress: Callable[[int, int], None] | None = None,
+) -> EvaluationResult:
+    """Sample `evaluation.num_generations` completions of each prompt, score them, and estimate pass@k for each k.
+
+    `max_completion_length` holds where the evaluation names none. `on_progress(written, total)` hears of every completion.
+    Raises RewardError when no problem got the verdicts that any k needs.
+    """
+    sampling = Sampling(
+        n=evaluation.num_generations,
+        max_tokens=evaluation.max_completion_length or max_completion_length,
+        temperature=evaluation.temperature,
+        top_p=evaluation.top_p,
+        stop=tuple(stop),
+        stop_token_ids=tuple(stop_token_ids),
+        seed=seed,
+    )
+    chosen = spread(prompts, evaluation.max_problems)
+    groups = _groups(engine, scorer, chosen, sampling, on_progress or (lambda *_: None))
+    return summarize(groups, k=evaluation.k, threshold=evaluation.threshold, seed=seed)
+
+
+def spread(prompts: Sequence[Prompt], count: int | None) -> Sequence[Prompt]:
+    """`count` prompts at even distances, so that every source keeps its share; all of them for None."""
+    if count is None or count >= len(prompts):
+        return prompts
+    return [prompts[index * len(prompts) // count] for index in range(count)]
+
+
+def summarize(groups: Sequence[Group], *, k: Sequence[int], threshold: float, seed: int = 0) -> EvaluationResult:
+    """The figures of scored groups; a sample is correct when its reward reaches `threshold`."""
+    by_source: dict[str, list[Group]] = {}
+    for group in groups:
+        by_source.setdefault(group.prompt.source, []).append(group)
+    rewards = [reward for group in groups for reward in group.rewards_G if not math.isnan(reward)]
+    overall = _estimates(groups, k, threshold, seed)
+    if not overall:
+        raise _no_verdicts(groups, k)
+    completions = [scored.rollout.completion for group in groups for scored in group.samples]
+    return EvaluationResult(
+        pass_at_k=overall,
+        by_source={source: _estimates(members, k, threshold, seed) for source, members in by_source.items()},
+        mean_reward=math.fsum(rewards) / len(rewards),
+        mean_length=sum(len(completion.token_ids) for completion in completions) / len(completions),
+        truncated=sum(completion.finish_reason == "length" for completion in completions) / len(completions),
+        errors=len(completions) - len(rewards),
+        threshold=threshold,
+        groups=tuple(groups),
+    )
+
+
+def _groups(
+    engine: RolloutEngine,
+    scorer: Scores,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    on_progress: Callable[[int, int], None],
+) -> list[Group]:
+    """Generate; each problem goes to the scorer as soon as its last sample is written."""
+    waiting_P: list[list[Completion]] = [[] for _ in prompts]
+    futures_P: list[Future[list[Scored]] | None] = [None] * len(prompts)
+    for written, completion in enumerate(engine.generate(prompts, sampling), start=1):
+        index = completion.prompt_index
+        waiting_P[index].append(completion)
+        if len(waiting_P[index]) == sampling.n:
+            samples = sorted(waiting_P[index], key=lambda sample: sample.sample_index)
+            futures_P[index] = scorer.submit([Rollout(prompt=prompts[index], completion=sample) for sample in samples])
+        on_progress(written, len(prompts) * sampling.n)
+    assert all(future is not None for future in futures_P), "the engine left a prompt without its samples"
+    return [
+        Group(prompt=prompt, samples=tuple(future.result()))
+        for prompt, future in zip(prompts, futures_P, strict=True)
+        if future is not None
+    ]
+
+
+def _estimates(groups: Sequence[Group], ks: Sequence[int], threshold: float, seed: int) -> PassAtK:
+    counts_P = [_counts(group, threshold) for group in groups]
+    values = {k: [pass_at_k(n, c, k) for n, c in counts_P if n >= k] for k in ks}
+    return {k: mean_with_interval(values_P, seed=seed) for k, values_P in values.items() if values_P}
+
+
+def _counts(group: Group, threshold: float) -> tuple[int, int]:
+    """Samples with a verdict, and correct ones among them."""
+    correct_G = [reward >= threshold for reward in group.rewards_G if not math.isnan(reward)]
+    return len(correct_G), sum(correct_G)
+
+
+def _no_verdicts(groups: Sequence[Group], ks: Sequence[int]) -> RewardError:
+    reasons = (
+        f"{name}: {verdict.detail}"
+        for group in groups
+        for scored in group.samples
+        for name, verdict in scored.verdicts.items()
+        if verdict.status == "error"
+    )
+    return RewardError(
+        f"no problem got the {min(ks)} verdicts that pass@{min(ks)} needs ({next(reasons, 'there was nothing to score')})",
+        place="rewards",
+        fix="try the reward on a file of completions with `align score`",
+    )
+
+
+def _plain(estimates: PassAtK) -> dict[str, dict[str, float | int]]:
+    return {str(k): estimate.to_dict() for k, estimate in estimates.items()}
+
+
+def _row(scored: Scored, threshold: float) -> dict[str, Any]:
+    prompt, completion = scored.rollout.prompt, scored.rollout.completion
+    scoreless = math.isnan(scored.reward)
+    return {
+        "prompt_id": prompt.id,
+        "source": prompt.source,
+        "messages": [dict(message) for message in prompt.messages],
+        "answer": prompt.answer,
+        "sample": completion.sample_index,
+        "completion": completion.text,
+        "tokens": len(completion.token_ids),
+        "finish_reason": completion.finish_reason,
+        "reward": None if scoreless else scored.reward,
+        "correct": None if scoreless else scored.reward >= threshold,
+        "verdicts": {
+            name: {"value": verdict.value, "status": verdict.status, "detail": verdict.detail}
+            for name, verdict in scored.verdicts.items()
+        },
+    }

@@ -1,0 +1,59 @@
+"""The evaluation of a model by itself, outside of a training run."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.data.prompts import load_prompts
+from align.data.sources import read_all
+from align.errors import DataError
+from align.evaluate.generate import EvaluationResult, evaluate_model, spread
+from align.learner.model import load_model, load_tokenizer
+from align.rewards.compose import RewardStack
+from align.rewards.scorer import Scorer
+from align.rollout.transformers import TransformersEngine
+from align.run.console import RunConsole
+from align.storage import storage_errors
+
+if TYPE_CHECKING:
+    from align.recipe.schema import EvaluateRecipe, Model
+
+
+def evaluate_recipe(recipe: EvaluateRecipe, console: RunConsole) -> EvaluationResult:
+    """Load what the recipe names and estimate pass@k of its model on `data.eval`.
+
+    Rewards and data are opened before the model, so that a mistake in them costs seconds.
+    """
+    rowsets = read_all(recipe.data.eval, max_bad_rows=recipe.data.max_bad_rows)
+    with Scorer(RewardStack(recipe.rewards, recipe.reward_budget)) as scorer:
+        with console.activity(f"loading {recipe.model.path}"):
+            tokenizer = load_tokenizer(recipe.model)
+            loaded = load_prompts(rowsets, tokenizer, max_prompt_length=recipe.data.max_prompt_length)
+            engine = TransformersEngine(_model_on_device(recipe.model, tokenizer, recipe.seed), tokenizer)
+        for note in loaded.notes:
+            console.show(note)
+        prompts = spread(loaded.prompts, recipe.evaluate.max_problems)
+        if not prompts:
+            raise DataError("no problem is left to evaluate", place="data.eval", fix="raise data.max_prompt_length")
+        with console.activity("sampling", total=len(prompts) * recipe.evaluate.num_generations) as advance:
+            return evaluate_model(engine, prompts, scorer, recipe.evaluate, seed=recipe.seed, on_progress=lambda *_: advance(1))
+
+
+def write_result(result: EvaluationResult, recipe: EvaluateRecipe, folder: Path) -> None:
+    """Write result.json (the figures and the recipe they belong to) and samples.jsonl.gz (every sample with its verdicts)."""
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {**result.to_dict(), "recipe": {"recipe": recipe.recipe, **recipe.model_dump()}}
+        (folder / "result.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with gzip.open(folder / "samples.jsonl.gz", "wt", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in result.rows())
+
+
+def _model_on_device(model: Model, tokenizer: Any, seed: int) -> Any:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_model(model, tokenizer, seed=seed).to(device=device, dtype=getattr(torch, model.dtype)).eval()

@@ -1,0 +1,128 @@
+"""What to evaluate: a recipe, command line flags, or a recipe with flags on top; the outcome is always an evaluate recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from align.errors import RecipeError
+from align.learner.trained import model_folder
+from align.recipe.files import validate_files
+from align.recipe.load import load_recipe, resolve_tree
+from align.recipe.schema import EvaluateRecipe, Evaluation, Recipe
+from align.recipe.validate import evaluation_length, validate
+
+
+def evaluation_settings(
+    *,
+    model: str | Path | None,
+    data: Sequence[str],
+    rewards: Sequence[str],
+    columns: Mapping[str, str],
+    limit: int | None,
+    num_generations: int | None,
+    k: Sequence[int],
+    temperature: float | None,
+    max_completion_length: int | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """The recipe keys that flags stand for, dotted; flags that were not given say nothing."""
+    if (columns or limit) and not data:
+        raise RecipeError("columns and limit describe the file of --data, which is missing", fix="add --data FILE")
+    settings: dict[str, Any] = {}
+    if model is not None:
+        # A trained model is evaluated as it is: what the recipe says of fresh weights or new adapters no longer holds.
+        settings |= {"model.path": model_folder(model), "model.init": None, "model.lora": None}
+    if data:
+        settings["data.eval"] = [_source(item, columns, limit) for item in data]
+    if rewards:
+        settings["rewards"] = [{"use": name} for name in rewards]
+    if temperature == 0 and num_generations is None:
+        num_generations = 1  # greedy: all samples of a problem would be equal
+    if num_generations is not None:
+        settings["evaluate.num_generations"] = num_generations
+        settings["evaluate.k"] = sorted({1, num_generations})
+    if k:
+        settings["evaluate.k"] = list(k)
+    further = {"evaluate.temperature": temperature, "evaluate.max_completion_length": max_completion_length, "seed": seed}
+    return settings | {key: value for key, value in further.items() if value is not None}
+
+
+def evaluation_recipe(recipe: str | Path | None, overrides: Sequence[str], settings: Mapping[str, Any]) -> EvaluateRecipe:
+    """The evaluate recipe of a recipe file of any kind (with overrides and settings on top), or of settings alone."""
+    if recipe is None:
+        return _from_settings(overrides, settings)
+    changes = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    # Training data may be missing here: what matters are the files of the evaluation, looked at below.
+    resolved = load_recipe(recipe, [*overrides, *changes], check_files=False)
+    if resolved.recipe.model.init is not None:
+        raise RecipeError(
+            "this recipe starts from fresh weights, which would be evaluated untrained",
+            place=resolved.place("model.init"),
+            fix=f"name the trained model: --model {resolved.recipe.output_dir}",
+        )
+    if not (resolved.recipe.data.eval and resolved.recipe.rewards):
+        raise RecipeError(
+            "an evaluation needs data.eval and rewards",
+            place=str(resolved.path),
+            fix="add both to the recipe, or give --data FILE and --reward NAME",
+        )
+    return _checked(_evaluation_tree(resolved.recipe), resolved.place)
+
+
+def _from_settings(overrides: Sequence[str], settings: Mapping[str, Any]) -> EvaluateRecipe:
+    if overrides:
+        raise RecipeError(
+            f"{overrides[0]!r} overrides a recipe, and there is none", fix="name a recipe before it, or use the flags"
+        )
+    missing = [flag for key, flag in _NEEDED.items() if key not in settings]
+    if missing:
+        raise RecipeError(
+            f"without a recipe an evaluation needs {', '.join(missing)}",
+            fix="align evaluate --model MODEL --data FILE --reward math, or align evaluate RECIPE",
+        )
+    tree: dict[str, Any] = {"recipe": "evaluate"}
+    for key, value in settings.items():
+        *path, name = key.split(".")
+        section = tree
+        for part in path:
+            section = section.setdefault(part, {})
+        section[name] = value
+    return _checked(tree, lambda key: key)
+
+
+_NEEDED = {"model.path": "--model", "data.eval": "--data", "rewards": "--reward"}
+
+
+def _evaluation_tree(recipe: Recipe) -> dict[str, Any]:
+    """The parts of a recipe that concern its evaluation. Only an evaluate recipe owns its output_dir; others train there."""
+    tree = recipe.model_dump()
+    kept = {key: tree[key] for key in EvaluateRecipe.model_fields if key in tree}
+    if not isinstance(recipe, EvaluateRecipe):
+        kept["output_dir"] = None
+    kept["data"]["train"] = []
+    evaluation = tree["evaluate"] or Evaluation().model_dump()
+    return {**kept, "recipe": "evaluate", "evaluate": {**evaluation, "max_completion_length": evaluation_length(recipe)}}
+
+
+def _checked(tree: Mapping[str, Any], place: Callable[[str], str]) -> EvaluateRecipe:
+    recipe = resolve_tree(tree)
+    assert isinstance(recipe, EvaluateRecipe), "the tree says recipe: evaluate"
+    validate(recipe, place)
+    validate_files(recipe, place)
+    return recipe
+
+
+def _source(item: str, columns: Mapping[str, str], limit: int | None) -> dict[str, Any]:
+    """`task:NAME` is a generated task, anything else a path or hub id."""
+    kind, _, name = item.partition(":")
+    if kind == "task" and name:
+        return {"task": name, "size": limit or 100}
+    source: dict[str, Any] = {"path": item}
+    if columns:
+        source["columns"] = dict(columns)
+    if limit is not None:
+        source["limit"] = limit
+    return source

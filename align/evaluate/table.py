@@ -1,0 +1,32 @@
+"""An evaluation as a table."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from align.evaluate.generate import EvaluationResult, PassAtK
+
+
+def result_table(result: EvaluationResult) -> RenderableType:
+    """pass@k with 95 % intervals, by source where there are several, and what else to know of the samples."""
+    table = Table("source", "problems", *(f"pass@{k}" for k in result.pass_at_k))
+    if len(result.by_source) > 1:
+        for source, estimates in result.by_source.items():
+            _add(table, source, estimates, result)
+    _add(table, "all" if len(result.by_source) > 1 else next(iter(result.by_source)), result.pass_at_k, result)
+    facts = [
+        f"reward {result.mean_reward:.3f}",
+        f"{result.mean_length:.1f} tokens a sample",
+        f"{result.truncated:.1%} cut at the length limit",
+    ]
+    if result.errors:
+        facts.append(f"{result.errors} samples without a verdict, left out")
+    return Group(table, "  ".join(facts))
+
+
+def _add(table: Table, name: str, estimates: PassAtK, result: EvaluationResult) -> None:
+    problems = max((estimate.problems for estimate in estimates.values()), default=0)
+    cells = [str(estimates[k]) if k in estimates else "no verdicts" for k in result.pass_at_k]
+    table.add_row(Text(name), str(problems), *cells)

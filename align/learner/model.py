@@ -1,0 +1,83 @@
+"""Loading the model and the tokenizer that a recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.errors import CheckpointError
+from align.learner.fresh import build_model, train_tokenizer
+from align.learner.trained import model_folder
+
+if TYPE_CHECKING:
+    from align.recipe.schema import Lora, Model
+
+
+def load_tokenizer(model: Model, texts: Iterable[str] = ()) -> Any:
+    """The tokenizer of a recipe's model: loaded from `model.path`, or trained on `texts` for a model with fresh weights."""
+    if model.init is not None:
+        tokenizer = train_tokenizer(model.init.tokenizer, texts)
+    else:
+        from transformers import AutoTokenizer
+
+        tokenizer = _load(AutoTokenizer, model)
+    if model.chat_template is not None:
+        is_file = model.chat_template.endswith(".jinja")
+        tokenizer.chat_template = Path(model.chat_template).read_text() if is_file else model.chat_template
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(model: Model, tokenizer: Any, *, seed: int = 0) -> Any:
+    """The causal LM of a recipe, weights in float32, with fresh LoRA adapters where the recipe asks for them."""
+    import torch
+
+    if model.init is not None:
+        causal_lm = build_model(model.init, tokenizer, seed)
+    else:
+        from transformers import AutoModelForCausalLM
+
+        causal_lm = _load(AutoModelForCausalLM, model, dtype=torch.float32, attn_implementation=model.attn_implementation)
+    if tokenizer.eos_token_id is not None:
+        causal_lm.generation_config.eos_token_id = _end_tokens(causal_lm, tokenizer)
+    return causal_lm if model.lora is None else _with_lora(causal_lm, model.lora, seed)
+
+
+def _end_tokens(causal_lm: Any, tokenizer: Any) -> list[int]:
+    known = causal_lm.generation_config.eos_token_id
+    known = [] if known is None else known if isinstance(known, list) else [known]
+    return sorted({*known, tokenizer.eos_token_id})
+
+
+def _with_lora(causal_lm: Any, lora: Lora, seed: int) -> Any:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return get_peft_model(causal_lm, config)
+
+
+def _load(factory: Any, model: Model, **arguments: Any) -> Any:
+    """`from_pretrained` with errors that say what to do."""
+    path = model_folder(str(model.path))
+    try:
+        return factory.from_pretrained(
+            path, revision=model.revision or "main", trust_remote_code=model.trust_remote_code, **arguments
+        )
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"cannot load {path!r}: {reason}",
+            place="model.path",
+            fix="give an existing folder, or a hub id that can be reached (for a gated model log in with `hf auth login`)",
+        ) from error

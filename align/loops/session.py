@@ -1,0 +1,152 @@
+"""What every training loop shares around its steps: the run directory, resuming, evaluation, logging, checkpoints, stopping."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import torch
+
+from align.errors import Preempted
+from align.learner.checkpoint import resume_checkpoint, write_checkpoint
+from align.run.console import RunConsole
+from align.run.directory import RunDirectory
+from align.run.log import RunLog
+from align.run.metrics import check_sinks
+from align.run.report import final_report
+from align.run.signals import StopSignals
+
+if TYPE_CHECKING:
+    from align.loops.site import Site
+    from align.recipe.load import Resolved
+    from align.recipe.schema import RLRecipe, SFTRecipe
+    from align.types import Group
+
+DEFAULT_EVALUATION_LENGTH = 256
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Any) -> None: ...
+
+
+class Session:
+    """One run of a recipe, from the checks before anything starts to the report at the end. A context manager.
+
+    A loop calls `begin` once its parts stand, iterates over `steps`, and hands each step's numbers to `end_step`.
+    """
+
+    recipe: RLRecipe | SFTRecipe
+
+    def __init__(self, resolved: Resolved, *, resume: bool, overwrite: bool, allow_changes: bool) -> None:
+        self.resolved, self.recipe = resolved, resolved.recipe  # type: ignore[assignment]
+        self._how = {"resume": resume, "overwrite": overwrite, "allow_changes": allow_changes}
+        RunDirectory.check(resolved, **self._how)
+        check_sinks(self.recipe.log)
+        self._stack = ExitStack()
+        self.step = self.tokens = 0  # both over all resumes
+
+    def begin(self, site: Site, parts: Mapping[str, Stateful]) -> None:
+        """Open the run directory, restore the last checkpoint into `site.learner` and `parts` on resume, evaluate before."""
+        self._site, self._parts = site, parts
+        self.run = self._stack.enter_context(RunDirectory.open(self.resolved, **self._how))
+        if self.run.resumed:
+            self._restore()
+        evaluation = self.recipe.evaluate
+        if evaluation and evaluation.before and self.run.evaluation("before") is None:
+            self._evaluate("before")
+        self._log = self._stack.enter_context(
+            RunLog(self.run, self.resolved, self.console, steps=self.recipe.train.steps, done=self.step)
+        )
+
+    def steps(self) -> Iterator[int]:
+        yield from range(self.step + 1, self.recipe.train.steps + 1)
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Measure a phase of the step as `time/<name>`."""
+        return self._log.timer.phase(name)
+
+    def write_rollouts(self, step: int, groups: Sequence[Group], advantages_PG: Any, unused: Sequence[Group]) -> None:
+        self.run.write_rollouts(step, groups, advantages_PG, unused)
+
+    def end_step(self, step: int, metrics: Mapping[str, Any], *, tokens: int, groups: Sequence[Group] = ()) -> None:
+        """Log the step; evaluate and save where they are due. Raises Preempted when the run was asked to stop, after saving."""
+        self.step, self.tokens = step, self.tokens + tokens
+        train, evaluation, last = self.recipe.train, self.recipe.evaluate, step == self.recipe.train.steps
+        self._log.step(step, {**metrics, "num_tokens": self.tokens}, groups)
+        if evaluation and evaluation.every and step % evaluation.every == 0 and not last:
+            self._evaluate(f"step-{step:06d}")
+        if last or self._stop.requested or (train.save_steps and step % train.save_steps == 0):
+            write_checkpoint(self.run.checkpoints, step, self._write, keep=train.save_total_limit)
+        if self._stop.requested and not last:
+            raise Preempted(
+                f"stopped by {self._stop.requested}; step {step} is saved",
+                place=str(self.run.path),
+                fix="continue with the same command and --resume",
+            )
+
+    def finish(self) -> dict[str, Any]:
+        """Evaluate the trained model, write the summary and show the report."""
+        evaluation = self.recipe.evaluate
+        if evaluation and evaluation.after and self.run.evaluation("after") is None:
+            self._evaluate("after")
+        self._log.close()
+        summary = self.run.finish()
+        final_report(self.run, self.console, next_command=f"align evaluate --model {self.run.path} --data FILE --reward NAME")
+        return summary
+
+    def __enter__(self) -> Self:
+        self.console = self._stack.enter_context(RunConsole())
+        self._stop = self._stack.enter_context(StopSignals())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def _evaluate(self, name: str) -> None:
+        evaluation = self.recipe.evaluate
+        assert evaluation is not None
+        prompts = len(self._site.eval_prompts)
+        total = min(prompts, evaluation.max_problems or prompts) * evaluation.num_generations
+        rollout = getattr(self.recipe, "rollout", None)
+        with self.console.activity(f"evaluating ({name})", total=total) as advance:
+            result = self._site.evaluate(
+                evaluation,
+                seed=self.recipe.seed,
+                max_completion_length=rollout.max_completion_length if rollout else DEFAULT_EVALUATION_LENGTH,
+                on_progress=lambda *_: advance(1),
+            )
+        pass_at_k = {k: estimate.to_dict() for k, estimate in result.pass_at_k.items()}
+        metrics = {"reward": result.mean_reward, "mean_length": result.mean_length, "truncated": result.truncated}
+        self.run.write_evaluation(name, step=self.step, pass_at_k=pass_at_k, metrics=metrics, rows=result.rows())
+        if name != "before":
+            self._log.evaluation(self.step, metrics | {f"pass@{k}": one["value"] for k, one in pass_at_k.items()})
+
+    def _write(self, folder: Path) -> None:
+        """The contents of a checkpoint: model and tokenizer in Hugging Face layout, the trainer's state beside them."""
+        self._site.learner.save_model(folder)
+        self._site.tokenizer.save_pretrained(folder)
+        trainer = folder / "trainer"
+        trainer.mkdir()
+        torch.save(self._site.learner.state_dict(), trainer / "learner.pt")
+        state = {"tokens": self.tokens, "parts": {name: part.state_dict() for name, part in self._parts.items()}}
+        (trainer / "state.json").write_text(json.dumps(state))
+
+    def _restore(self) -> None:
+        checkpoint = resume_checkpoint(self.run.checkpoints)
+        for note in checkpoint.notes:
+            self.console.show(note)
+        self.run.rewind(checkpoint.step)
+        trainer = checkpoint.path / "trainer"
+        self._site.learner.load_model(checkpoint.path)
+        self._site.learner.load_state_dict(torch.load(trainer / "learner.pt", weights_only=True))
+        state = json.loads((trainer / "state.json").read_text())
+        for name, part in self._parts.items():
+            part.load_state_dict(state["parts"][name])
+        self.step, self.tokens = checkpoint.step, state["tokens"]
+        self.console.show(f"continuing after step {self.step}")

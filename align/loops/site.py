@@ -1,0 +1,108 @@
+"""The parts of a run and how they are started: model, learner, rollout engine, rewards, data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from align.data.columns import Need
+from align.data.cursor import Cursor
+from align.data.demonstrations import DemonstrationSet, load_demonstrations
+from align.data.prompts import load_prompts
+from align.data.sources import RowSet, read_all, row_texts
+from align.evaluate.generate import EvaluationResult, evaluate_model
+from align.learner.learner import Learner
+from align.learner.model import load_model, load_tokenizer
+from align.rewards.compose import RewardStack
+from align.rewards.scorer import Scorer
+from align.rollout.transformers import TransformersEngine
+from align.types import Prompt
+
+if TYPE_CHECKING:
+    from align.data.prompts import PromptSet
+    from align.recipe.schema import Evaluation, RLRecipe, SFTRecipe
+    from align.run.console import RunConsole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Everything a loop works with. The engine shares the learner's model; engine and scorer are there where a loop samples."""
+
+    tokenizer: Any
+    learner: Learner
+    engine: TransformersEngine
+    scorer: Scorer
+    cursor: Cursor[Any]
+    eval_prompts: Sequence[Prompt]
+
+    def evaluate(
+        self, evaluation: Evaluation, *, seed: int, max_completion_length: int, on_progress: Callable[[int, int], None]
+    ) -> EvaluationResult:
+        return evaluate_model(
+            self.engine,
+            self.eval_prompts,
+            self.scorer,
+            evaluation,
+            seed=seed,
+            max_completion_length=max_completion_length,
+            on_progress=on_progress,
+        )
+
+
+@contextmanager
+def open_site(recipe: RLRecipe | SFTRecipe, console: RunConsole, learner_options: dict[str, Any]) -> Iterator[Site]:
+    """Start all parts, cheap checks first: a bad row or reward is refused before a model is loaded; close them at the end."""
+    need: Need = "prompt" if recipe.recipe == "rl" else "demonstration"
+    train_rows = read_all(recipe.data.train, max_bad_rows=recipe.data.max_bad_rows, need=need)
+    eval_rows = read_all(recipe.data.eval, max_bad_rows=recipe.data.max_bad_rows) if recipe.evaluate else []
+    with Scorer(RewardStack(recipe.rewards, getattr(recipe, "reward_budget", None))) as scorer:
+        with console.activity(f"loading the model {recipe.model.path or '(fresh weights)'}"):
+            tokenizer = load_tokenizer(recipe.model, row_texts(train_rows))
+            causal_lm = load_model(recipe.model, tokenizer, seed=recipe.seed)
+        with console.activity("preparing the data"):
+            train, evaluation = _items(recipe, tokenizer, train_rows, eval_rows)
+        for items in (train, evaluation) if evaluation else (train,):
+            for note in _notes(items):
+                console.show(note)
+        learner = Learner(causal_lm, recipe.train, dtype=recipe.model.dtype, **learner_options)
+        limit = recipe.rollout.max_batch_sequences if recipe.recipe == "rl" else 256
+        engine = TransformersEngine(learner.model, tokenizer, max_batch_sequences=limit)
+        try:
+            yield Site(
+                tokenizer=tokenizer,
+                learner=learner,
+                engine=engine,
+                scorer=scorer,
+                cursor=Cursor(train.by_source, train.weights, seed=recipe.seed, shuffle=recipe.data.shuffle),
+                eval_prompts=evaluation.prompts if evaluation else [],
+            )
+        finally:
+            engine.close()
+
+
+def _items(
+    recipe: RLRecipe | SFTRecipe, tokenizer: Any, train_rows: Sequence[RowSet], eval_rows: Sequence[RowSet]
+) -> tuple[PromptSet | DemonstrationSet, PromptSet | None]:
+    bad, longest = recipe.data.max_bad_rows, recipe.data.max_prompt_length
+    train: PromptSet | DemonstrationSet
+    if recipe.recipe == "rl":
+        train = load_prompts(train_rows, tokenizer, max_prompt_length=longest, max_bad_rows=bad)
+    else:
+        length, loss_on = recipe.train.max_length, recipe.train.loss_on
+        train = load_demonstrations(train_rows, tokenizer, loss_on=loss_on, max_length=length, max_bad_rows=bad)
+    if not eval_rows:
+        return train, None
+    return train, load_prompts(eval_rows, tokenizer, max_prompt_length=longest, max_bad_rows=bad)
+
+
+def _notes(items: PromptSet | DemonstrationSet) -> Iterator[str]:
+    """What a user should know of the data that was taken."""
+    yield from items.notes
+    for label, count in items.dropped_long.items():
+        if count:
+            yield f"{label}: {count} rows above the length limit are left out"
+    if items.bad:
+        place, why = items.bad[0]
+        yield f"{len(items.bad)} unusable rows are left out, the first: {place}: {why}"

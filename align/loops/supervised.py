@@ -1,0 +1,42 @@
+"""Supervised fine-tuning on demonstrations: the mean negative log-likelihood of the marked tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from align.algorithms.reduce import Totals, reduce
+from align.learner.packing import Batch, pack_demonstrations
+from align.loops.session import Session
+from align.loops.site import open_site
+
+if TYPE_CHECKING:
+    from align.recipe.load import Resolved
+    from align.recipe.schema import SFTRecipe
+
+
+def train(resolved: Resolved, *, resume: bool = False, overwrite: bool = False, allow_changes: bool = False) -> dict[str, Any]:
+    """Fine-tune as the recipe says; return the run's summary. One pass of the loop is one optimizer step."""
+    recipe: SFTRecipe = resolved.recipe  # type: ignore[assignment]
+    with (
+        Session(resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes) as session,
+        open_site(recipe, session.console, {"total_updates": recipe.train.steps}) as site,
+    ):
+        session.begin(site, {"cursor": site.cursor})
+        for step in session.steps():
+            batch = pack_demonstrations(site.cursor.draw(recipe.train.sequences_per_step))
+            totals = Totals.of(batch.segment_N, batch.mask_N)
+
+            def loss(
+                micro: Batch, logp_N: Tensor, entropy_N: Tensor, totals: Totals = totals
+            ) -> tuple[Tensor, Mapping[str, Any]]:
+                value = reduce(-logp_N, micro.segment_N, micro.mask_N, "token_mean", totals)
+                entropy = reduce(entropy_N.detach(), micro.segment_N, micro.mask_N, "token_mean", totals)
+                return value, {"entropy": entropy}
+
+            with session.phase("update"):
+                update = site.learner.update(batch, loss)
+            session.end_step(step, {**update.metrics, "skipped": not update.applied}, tokens=len(batch.token_ids_N))
+        return session.finish()

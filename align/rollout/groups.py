@@ -1,0 +1,52 @@
+"""Prompts in, scored groups out: scoring starts while other samples are still being written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Protocol
+
+from align.rollout.engine import RolloutEngine
+from align.types import Completion, Group, Prompt, Rollout, Sampling, Scored
+
+
+class Scores(Protocol):
+    """What is needed of a scorer: whole groups in, their verdicts later."""
+
+    def submit(self, rollouts: Sequence[Rollout]) -> Future[list[Scored]]: ...
+
+
+def scored_groups(
+    engine: RolloutEngine,
+    scorer: Scores,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[Group]:
+    """`sampling.n` scored samples of each prompt, in the order of `prompts`; a prompt that stands twice gets other samples.
+
+    Each group goes to the scorer as soon as its last sample is written. `on_progress(written, total)` hears of every completion.
+    """
+    waiting_P: list[list[Completion]] = [[] for _ in prompts]
+    futures: dict[int, Future[list[Scored]]] = {}
+    for written, completion in enumerate(engine.generate(_distinct(prompts), sampling), start=1):
+        index = completion.prompt_index
+        waiting_P[index].append(completion)
+        if len(waiting_P[index]) == sampling.n:
+            samples = sorted(waiting_P[index], key=lambda sample: sample.sample_index)
+            futures[index] = scorer.submit([Rollout(prompt=prompts[index], completion=sample) for sample in samples])
+        on_progress(written, len(prompts) * sampling.n)
+    assert len(futures) == len(prompts), "the engine left a prompt without its samples"
+    return [Group(prompt=prompt, samples=tuple(futures[index].result())) for index, prompt in enumerate(prompts)]
+
+
+def _distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Draws depend on the prompt's id: repetitions get ids of their own."""
+    seen: Counter[str] = Counter()
+    distinct = []
+    for prompt in prompts:
+        seen[prompt.id] += 1
+        distinct.append(prompt if seen[prompt.id] == 1 else replace(prompt, id=f"{prompt.id}#{seen[prompt.id]}"))
+    return distinct

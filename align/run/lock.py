@@ -1,0 +1,43 @@
+"""One run at a time in a run directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from align.errors import RunInUseError
+from align.storage import storage_errors
+
+
+class RunLock:
+    """An advisory lock on `folder/.lock` that dies with the process, also when it is killed.
+
+    Raises RunInUseError when another process holds it, StorageError when the file cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / ".lock"
+        with storage_errors(path):
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(self._handle, 200, 0).decode(errors="replace").strip() or "unknown process"
+                os.close(self._handle)
+                raise RunInUseError(
+                    f"another run is writing here ({holder})",
+                    place=str(folder),
+                    fix="wait for it or stop it, or write elsewhere with output_dir=...",
+                ) from None
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        self._open = True
+        # A forked worker shares the lock and would keep it after our death: it closes its copy, which does not unlock ours.
+        os.register_at_fork(after_in_child=self.close)
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            os.close(self._handle)

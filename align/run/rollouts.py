@@ -1,0 +1,88 @@
+"""The record of every sampled completion, one Parquet file a step."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from align.types import Group, Prompt, Scored
+
+_TYPES = {
+    "step": pa.int64(),
+    "used_step": pa.int64(),
+    "prompt_id": pa.string(),
+    "source": pa.string(),
+    "sample_index": pa.int64(),
+    "prompt": pa.string(),
+    "completion": pa.string(),
+    "prompt_tokens": pa.int64(),
+    "completion_tokens": pa.int64(),
+    "finish_reason": pa.string(),
+    "weights_version": pa.int64(),
+    "reward": pa.float64(),
+    "advantage": pa.float64(),
+}
+_VERDICT_TYPES = {"value": pa.float64(), "status": pa.string(), "detail": pa.string()}
+
+
+def encode_rollouts(
+    step: int, groups: Sequence[Group], advantages_PG: Sequence[Sequence[float]], unused: Sequence[Group] = ()
+) -> bytes:
+    """One row a sample, as the bytes of a Parquet file.
+
+    `advantages_PG` go with `groups`; `unused` are groups that were sampled but not trained on (dynamic sampling dropped
+    them): their `used_step` and `advantage` are null. A missing verdict is null, and so is the reward of a masked sample.
+    Each reward has the columns `rewards/<name>/value`, `/status` and `/detail`.
+    """
+    if len(advantages_PG) != len(groups):
+        raise ValueError(f"{len(advantages_PG)} rows of advantages for {len(groups)} groups")
+    rows = []
+    for group, advantages_G in zip(groups, advantages_PG, strict=True):
+        for sample, advantage in zip(group.samples, advantages_G, strict=True):
+            rows.append(_row(step, group.prompt, sample) | {"used_step": step, "advantage": float(advantage)})
+    rows += [_row(step, group.prompt, sample) for group in unused for sample in group.samples]
+    names = sorted({name for group in (*groups, *unused) for sample in group.samples for name in sample.verdicts})
+    types = _TYPES | {f"rewards/{name}/{part}": kind for name in names for part, kind in _VERDICT_TYPES.items()}
+    table = pa.table({column: pa.array([row.get(column) for row in rows], type=kind) for column, kind in types.items()})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """A prompt to read: the bare text of a single message, `role: text` lines of a conversation."""
+    if len(prompt.messages) == 1:
+        return str(prompt.messages[0].get("content", ""))
+    return "\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in prompt.messages)
+
+
+def _row(step: int, prompt: Prompt, sample: Scored) -> dict[str, Any]:
+    completion = sample.rollout.completion
+    row: dict[str, Any] = {
+        "step": step,
+        "prompt_id": prompt.id,
+        "source": prompt.source,
+        "sample_index": completion.sample_index,
+        "prompt": prompt_text(prompt),
+        "completion": completion.text,
+        "prompt_tokens": len(prompt.token_ids),
+        "completion_tokens": len(completion.token_ids),
+        "finish_reason": completion.finish_reason,
+        "weights_version": completion.weights_version,
+        "reward": None if math.isnan(sample.reward) else sample.reward,
+    }
+    for name, verdict in sample.verdicts.items():
+        for part in _VERDICT_TYPES:
+            row[f"rewards/{name}/{part}"] = getattr(verdict, part)
+    return {key: _utf8(value) if isinstance(value, str) else value for key, value in row.items()}
+
+
+def _utf8(text: str) -> str:
+    """JSON may carry lone surrogates, which Parquet cannot: they become question marks."""
+    return text.encode("utf-8", "replace").decode()

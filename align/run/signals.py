@@ -1,0 +1,50 @@
+"""Being asked to stop: finish the step, save, leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_NOTICE = "\nasked to stop: saving after this step (once more to end at once)\n"
+
+
+class StopSignals:
+    """While open, the first SIGTERM or SIGINT sets `requested`; the second ends the process at once.
+
+    The loop looks at `requested` after each step, saves and raises Preempted. Outside the main thread Python delivers no
+    signals: there `requested` stays False.
+    """
+
+    def __init__(self) -> None:
+        self.requested: str | None = None  # the signal's name
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._restore()
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self.requested is None:
+            self.requested = signal.Signals(number).name
+            # Straight to the file descriptor: the interrupted code may be in the middle of a buffered write.
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _NOTICE.encode())
+            return
+        self._restore()
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -1,0 +1,157 @@
+"""What a row's columns mean: trl's names and the common ones of question sets, made into prompt, completion, messages, answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from align.errors import DataError
+
+Need = Literal["prompt", "demonstration"]  # prompts to answer (rl, evaluate), or answers to imitate (sft)
+
+_ALIASES = {"prompt": ("question", "problem", "input"), "answer": ("solution", "ground_truth")}
+_LIKELY = {**_ALIASES, "completion": ("response", "output", "answer", "solution")}  # what an error proposes
+_GIVEAWAYS = ("answer", "solution", "ground_truth", "completion")
+_FIELD = re.compile(r"\{\{|\}\}|\{(\w+)\}")
+_FINAL = re.compile(r"####\s*(.+?)\s*$")
+_NUMBER_WITH_COMMAS = re.compile(r"-?\$?\d{1,3}(,\d{3})+(\.\d+)?")
+
+
+class BadRow(ValueError):
+    """This row cannot be used; the text says why."""
+
+
+def map_columns(names: Sequence[str], given: Mapping[str, str], need: Need, place: str) -> dict[str, str]:
+    """Our column -> the data's column. `given` wins, then our own names, then the common ones for prompt and answer.
+
+    Raises DataError where a column is missing, with the names that are there and how to map them.
+    """
+    for ours, theirs in given.items():
+        if theirs not in names:
+            raise _missing(f"there is no column {theirs!r}, which columns.{ours} names", theirs, ours, names, place)
+    mapping = {name: name for name in ("prompt", "completion", "messages", "answer") if name in names} | dict(given)
+    for ours, blockers in (("answer", {"answer"}), ("prompt", {"prompt", "messages"})):
+        alias = next((alias for alias in _ALIASES[ours] if alias in names), None)
+        if alias is not None and not blockers & mapping.keys():
+            mapping[ours] = alias
+    if "prompt" not in mapping and "messages" not in mapping:
+        raise _missing("there is no column for the prompt", "prompt", "prompt", names, place)
+    if need == "demonstration" and "messages" not in mapping and "completion" not in mapping:
+        raise _missing("there is no column for the completion", "completion", "completion", names, place)
+    return mapping
+
+
+def check_template(template: str | None, mapping: Mapping[str, str], names: Iterable[str], place: str) -> None:
+    """Refuse a prompt template with fields that are no columns, or that would show the answer. Raises DataError."""
+    if template is None:
+        return
+    columns = {*mapping, *names}
+    fields = [match[1] for match in _FIELD.finditer(template) if match[1]]
+    for field in fields:
+        if field not in columns:
+            raise DataError(
+                f"prompt_template speaks of {{{field}}}, which is no column",
+                place=place,
+                fix=f"its columns are {', '.join(sorted(columns))}; for braces in the text write {{{{{field}}}}}",
+            )
+        if field in (*_GIVEAWAYS, mapping.get("answer"), mapping.get("completion")):
+            raise DataError(
+                f"prompt_template would show the model the column {{{field}}}",
+                place=place,
+                fix=f"for braces in the text write {{{{{field}}}}}",
+            )
+    if "prompt" in mapping and fields == []:
+        raise DataError("prompt_template has no {prompt}: every prompt would be the same", place=place, fix="put {prompt} in it")
+
+
+def fill_template(template: str, columns: Mapping[str, Any]) -> str:
+    """The template with each {column} filled in; {{ and }} are braces, and other braces stay. Raises BadRow for an empty column."""
+
+    def fill(match: re.Match[str]) -> str:
+        if match[1] and columns.get(match[1]) is None:
+            raise BadRow(f"no {match[1]!r} for prompt_template")
+        return str(columns[match[1]]) if match[1] else match[0][0]
+
+    return _FIELD.sub(fill, template)
+
+
+def usable(row: Mapping[str, Any], mapping: Mapping[str, str], need: Need) -> dict[str, Any]:
+    """The row with our columns beside its own, checked. Raises BadRow.
+
+    A row of messages is a demonstration as it is; where prompts are needed, the turns of the assistant at its end are left off.
+    """
+    used = ["prompt" if "prompt" in mapping else "messages"]
+    if need == "demonstration":
+        used = ["messages"] if _is_conversation(mapping) else ["prompt", "completion"]
+    absent = next((mapping[ours] for ours in used if mapping[ours] not in row), None)
+    if absent is not None:
+        raise BadRow(f"no {absent!r}")
+    columns = {**row, **{ours: row.get(theirs) for ours, theirs in mapping.items()}}
+    if need == "demonstration":
+        columns["messages" if _is_conversation(mapping) else "completion"] = _demonstrated(columns, mapping)
+    elif "prompt" not in mapping:
+        turns = _messages(columns["messages"], "messages")
+        while turns and turns[-1]["role"] == "assistant":
+            turns = turns[:-1]
+        columns["prompt"] = turns
+    if need == "prompt" or not _is_conversation(mapping):
+        columns["prompt"] = _text_or_messages(columns["prompt"], "prompt")
+    return columns
+
+
+def reference_answer(value: Any) -> Any:
+    """The answer itself: of a GSM8K solution what follows ####, without commas in numbers; anything else as it is."""
+    if not isinstance(value, str) or (match := _FINAL.search(value)) is None:
+        return value
+    return match[1].replace(",", "") if _NUMBER_WITH_COMMAS.fullmatch(match[1]) else match[1]
+
+
+def _is_conversation(mapping: Mapping[str, str]) -> bool:
+    """Whether demonstrations come from `messages` rather than from prompt and completion."""
+    return "messages" in mapping and not ("prompt" in mapping and "completion" in mapping)
+
+
+def _demonstrated(columns: Mapping[str, Any], mapping: Mapping[str, str]) -> Any:
+    if not _is_conversation(mapping):
+        return _text_or_messages(columns["completion"], "completion")
+    turns = _messages(columns["messages"], "messages")
+    if not any(turn["role"] == "assistant" for turn in turns):
+        raise BadRow("messages has no turn of the assistant to learn from")
+    if turns[0]["role"] == "assistant":
+        raise BadRow("messages begins with the assistant: there is nothing to answer")
+    return turns
+
+
+def _text_or_messages(value: Any, column: str) -> Any:
+    if isinstance(value, str):
+        if not value.strip():
+            raise BadRow(f"{column} is empty")
+        return value
+    return _messages(value, column)
+
+
+def _messages(value: Any, column: str) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        raise BadRow(f"{column} is {'missing' if value is None else type(value).__name__}, not text and not messages")
+    if not value:
+        raise BadRow(f"{column} is empty")
+    for number, turn in enumerate(value):
+        if not isinstance(turn, dict) or not isinstance(turn.get("role"), str):
+            raise BadRow(f"{column}[{number}] has no role")
+        if not isinstance(turn.get("content"), str) and not turn.get("tool_calls"):
+            raise BadRow(f"{column}[{number}] has no text in content")
+    return value
+
+
+def _missing(message: str, wanted: str, ours: str, names: Sequence[str], place: str) -> DataError:
+    lowered = {name.lower(): name for name in names}
+    near = next((lowered[alias] for alias in _LIKELY.get(ours, ()) if alias in lowered), None)
+    close = [near] if near else [lowered[name] for name in get_close_matches(wanted.lower(), lowered, n=1)]
+    example = close[0] if close else "THE_COLUMN"
+    return DataError(
+        f"{message}; there are: {', '.join(names) or 'none'}",
+        place=place,
+        fix=f"map it in the recipe, columns: {{{ours}: {example}}}",
+    )

@@ -1,0 +1,99 @@
+"""Which items come next: epochs of fresh permutations, mixtures in exact proportion, and a position that resumes exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any, Generic, TypeVar
+
+from align.errors import DataError
+
+T = TypeVar("T")
+
+
+class Cursor(Generic[T]):
+    """An endless walk through one or several sources.
+
+    Every source is walked in epochs: each item comes once, in a fresh order (in the given order without `shuffle`), before
+    any comes again; across the border of two epochs a quarter of the source lies between an item and its return, so that a
+    batch smaller than that never holds an item twice. The next draw goes to the source that is furthest behind its share,
+    which keeps every source within one draw of its exact proportion where there are two, and close to it where there are more.
+
+    What comes next depends on the seed and on how many items each source has given, so these few numbers are the state.
+    """
+
+    def __init__(self, by_source: Sequence[Sequence[T]], weights: Sequence[float], *, seed: int, shuffle: bool = True) -> None:
+        if not by_source or any(len(items) == 0 for items in by_source):
+            raise ValueError("a cursor needs sources, and every source needs items")
+        if len(weights) != len(by_source) or any(weight <= 0 for weight in weights):
+            raise ValueError(f"{len(by_source)} sources need as many positive weights, got {list(weights)}")
+        self._by_source = [list(items) for items in by_source]
+        self._shares = [weight / sum(weights) for weight in weights]
+        self._seed, self._shuffle = seed, shuffle
+        self._given = [0] * len(by_source)
+        self._orders: list[tuple[int, list[int]]] = [(-1, [])] * len(by_source)  # the order of each source's current epoch
+
+    def draw(self, n: int) -> list[T]:
+        """The next `n` items."""
+        return [self._next() for _ in range(n)]
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the data: the items given so far over the number of items in all sources."""
+        return sum(self._given) / sum(map(len, self._by_source))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "seed": self._seed,
+            "shuffle": self._shuffle,
+            "sizes": [len(items) for items in self._by_source],
+            "shares": list(self._shares),
+            "given": list(self._given),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where the state was taken. Raises DataError where the data, the weights or the seed are others."""
+        own = self.state_dict()
+        changed = [key for key in own if key != "given" and state.get(key) != own[key]]
+        if changed:
+            key = changed[0]
+            raise DataError(
+                f"the data changed since the checkpoint: {key} was {state.get(key)}, now it is {own[key]}",
+                place="data.train",
+                fix="continue with the data and the seed of the run, or start a new run",
+            )
+        self._given = list(state["given"])
+
+    def _next(self) -> T:
+        drawn = sum(self._given) + 1
+        behind = [share * drawn - given for share, given in zip(self._shares, self._given, strict=True)]
+        source = behind.index(max(behind))
+        items = self._by_source[source]
+        epoch, position = divmod(self._given[source], len(items))
+        if self._orders[source][0] != epoch:
+            self._orders[source] = (epoch, self._order(source, epoch))
+        self._given[source] += 1
+        return items[self._orders[source][1][position]]
+
+    def _order(self, source: int, epoch: int) -> list[int]:
+        """The order of one epoch; its first quarter holds nothing of the last quarter of the epoch before."""
+        size = len(self._by_source[source])
+        if not self._shuffle:
+            return list(range(size))
+        order = self._permutation(source, epoch)
+        window = size // 4
+        if epoch == 0 or window == 0:
+            return order
+        # The last quarter stays as it was shuffled, so this needs no memory of the epochs before the last one.
+        recent = set(self._permutation(source, epoch - 1)[-window:])
+        others = (place for place in range(window, size - window) if order[place] not in recent)
+        for place in range(window):
+            if order[place] in recent:
+                other = next(others)  # there are enough: 2 windows of places, at most 1 window of recent items
+                order[place], order[other] = order[other], order[place]
+        return order
+
+    def _permutation(self, source: int, epoch: int) -> list[int]:
+        order = list(range(len(self._by_source[source])))
+        Random(f"cursor/{self._seed}/{source}/{epoch}").shuffle(order)
+        return order

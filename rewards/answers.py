@@ -1,0 +1,107 @@
+"""Where the answer stands in a completion or in a reference. Every function here takes time linear in the text."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_OPENING = re.compile(r"\s*\\(?:boxed|fbox)\s*\{")
+_BETWEEN_BOXES = re.compile(
+    r"(?:[\s$,;()\[\]&~]|\\\\|\\[()\[\],;! ]|\\q?quad|\\(?:text|mathrm)\{\s*(?:and|or)\s*\}|\b(?:and|or)\b){1,40}"
+)
+_HASHES = re.compile(r"^[ \t]*####[ \t]*(.*)$", re.MULTILINE)
+_ANSWER_TAG = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)
+_LINE_LABEL = re.compile(r"^[ \t*>#-]*(?:final answer|answer|(?-i:A))\**[ \t]*:[ \t*]*(\S.*)$", re.MULTILINE | re.IGNORECASE)
+_SENTENCE = re.compile(r"\banswer\b[^.:\n]{0,60}?(?:\bis\b[ \t]*:?|:)[ \t*]*(\S[^\n]*)", re.IGNORECASE)
+_PHRASE_END = re.compile(r"[.!?]\**(?=\s|$)")
+
+
+def visible_part(text: str) -> str | None:
+    """The text after the thinking: what follows the last `</think>`. None where thinking starts and never ends."""
+    _, tag, tail = text.rpartition("</think>")
+    if "<think>" in tail:
+        return None
+    return tail if tag else text
+
+
+def final_answer(text: str) -> str | None:
+    """The answer that a text marks as such, or None where it marks none.
+
+    The first of these that occurs wins, and of several of one kind the last: `<answer>...</answer>`, a box, `#### ...`,
+    a line `A: ...` or `Answer: ...`, a sentence "the answer is ...". Boxes joined by commas, "and" or "or" are one answer.
+    """
+    if tags := _ANSWER_TAG.findall(text):
+        inner = tags[-1].strip()
+        return boxed_answer(inner) or inner
+    boxed = boxed_answer(text)
+    if boxed is not None:
+        return boxed
+    if hashes := _HASHES.findall(text):
+        return hashes[-1].strip()
+    for pattern in (_LINE_LABEL, _SENTENCE):
+        if found := pattern.findall(text):
+            return _phrase(found[-1])
+    return None
+
+
+def boxed_answer(text: str) -> str | None:
+    """What the last box holds, together with the boxes joined to it; None without a box. A box in a box is unpacked."""
+    found = boxes(text)
+    if not found:
+        return None
+    joined = [found[-1]]
+    for box in reversed(found[:-1]):
+        if len(joined) == 16 or not _BETWEEN_BOXES.fullmatch(text, box[1], joined[0][0]):
+            break
+        joined.insert(0, box)
+    contents = [_unpacked(content).strip() for _, _, content in joined]
+    return ", ".join(dict.fromkeys(contents))  # the same answer boxed twice is one answer
+
+
+def boxes(text: str) -> list[tuple[int, int, str]]:
+    """The outermost closed \\boxed{...} of a text: where each begins and ends, and what it holds."""
+    braces: list[tuple[int, int] | None] = []  # the open ones; of a box: where it begins and where its content does
+    closed: list[tuple[int, int, int]] = []
+    for token in _BRACES.finditer(text):
+        mark = token.group()
+        if mark == "{":
+            braces.append(None)
+        elif mark[-1] == "{" and mark != "\\{":
+            braces.append(token.span())
+        elif mark == "}" and braces and (box := braces.pop()) is not None:
+            while closed and closed[-1][0] > box[0]:
+                closed.pop()  # stands inside this one
+            closed.append((*box, token.start()))
+    return [(begin, end + 1, text[start:end]) for begin, start, end in closed]
+
+
+def gold_text(gold: Any) -> str:
+    """The answer that a reference states: what follows its marker (GSM8K's `####`, `A:`, a box), else all of it."""
+    text = gold if isinstance(gold, str) else json.dumps(gold, ensure_ascii=False, default=str)
+    found = final_answer(text)
+    return (text if found is None else found).strip()
+
+
+def _unpacked(content: str) -> str:
+    """The content of the innermost box where boxes stand directly in each other."""
+    start, end = 0, len(content)
+    while True:
+        head = _OPENING.match(content, start, end)
+        tail = content.rfind("}", start, end)
+        if head is None or tail < head.end() or content[tail + 1 : end].strip():
+            return content[start:end]
+        start, end = head.end(), tail
+
+
+def _phrase(rest: str) -> str:
+    """The first phrase of the rest of a line: a formula in dollars, or the words up to the end of the sentence."""
+    rest = rest.strip()
+    if rest.startswith("$"):
+        width = 2 if rest.startswith("$$") else 1
+        end = rest.find("$" * width, width)
+        if end > 0:
+            return rest[: end + width]
+    end_of_phrase = _PHRASE_END.search(rest)
+    return (rest[: end_of_phrase.start()] if end_of_phrase else rest).strip("* \t")

@@ -1,0 +1,114 @@
+"""Plain numbers as exact fractions: integers, decimals, fractions, mixed numbers, with currency, percent and unit."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+_LONGEST = 2000  # characters of a number; past 4,300 digits Python refuses to convert, and nobody means it
+
+_INVISIBLE = re.compile(r"\\left(?![a-z])|\\right(?![a-z])|\\displaystyle|\\[()\[\]]|\\[!,;: ]|~|\$|\\\$|[€£¥₹]")
+_MARKUP = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname|boxed)\s*\{([^{}\\]*)\}")
+_SPELLINGS = (("\u2212", "-"), ("\u00d7", "\\times"), ("{,}", ","), ("\\dfrac", "\\frac"), ("\\tfrac", "\\frac"))
+_DECIMAL = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)"
+_POWER = r"[eE](?P<power>[-+]?\d{1,4})|\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*\{?(?P<power2>[-+]?\d{1,4})\}?"
+_NUMBER = re.compile(
+    r"(?P<sign>[-+]?)\s*(?:"
+    r"(?P<whole>\d+)?\s*\\frac\s*(?:\{(?P<top>[-+]?\d+)\}|(?P<top1>\d))\s*(?:\{(?P<bottom>[-+]?\d+)\}|(?P<bottom1>\d))"
+    r"|(?:(?P<whole2>\d+)\s+)?(?P<top2>\d+)\s*/\s*(?P<bottom2>\d+)"
+    rf"|(?P<decimal>{_DECIMAL})(?:{_POWER})?"
+    r")(?P<space>\s*)(?P<rest>.*)",
+    re.DOTALL,
+)
+_PERCENT = re.compile(r"\\?%|percent|pct|per cent|percentage", re.IGNORECASE)
+_DEGREE = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\circ|°")
+_UNIT = re.compile(r"[A-Za-z][A-Za-z.]*(?:\s*/\s*[A-Za-z]+)?(?:\s[A-Za-z]+){0,3}\s*(?:\^\s*\{?[23]\}?|[²³])?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number:
+    """An exact value. `places` counts the decimals of a decimal notation and is None for a fraction."""
+
+    value: Fraction
+    places: int | None
+    percent: bool = False
+    unit: str = ""
+
+
+def plain(text: str) -> str:
+    """A formula without what does not change its meaning: dollar signs, spacing commands, \\text{} around words."""
+    for spelling, usual in _SPELLINGS:
+        text = text.replace(spelling, usual)
+    text = _INVISIBLE.sub(" ", text[:_LONGEST])
+    text = _MARKUP.sub(r" \1 ", _MARKUP.sub(r" \1 ", text))
+    return " ".join(text.split()).rstrip(".").strip()
+
+
+def parse_number(text: str) -> Number | None:
+    """The number that a text is, or None where it is something else or more than one number.
+
+    A unit is words behind the number after a space, or in \\text{}: `5 cm` has one; `2x` and `2 x` are no numbers.
+    """
+    found = _NUMBER.fullmatch(plain(text)) if len(text) <= _LONGEST else None
+    if found is None:
+        return None
+    value, places = _value(found)
+    if value is None:
+        return None
+    rest, percent, unit = found["rest"].strip(), False, ""
+    if _PERCENT.fullmatch(rest):
+        percent = True
+    elif _DEGREE.fullmatch(rest):
+        unit = "degree"
+    elif rest:
+        if not _UNIT.fullmatch(rest) or not found["space"] or (len(rest) == 1 and "\\" not in text):
+            return None
+        unit = _unit(rest)
+    return Number(value=-value if found["sign"] == "-" else value, places=places, percent=percent, unit=unit)
+
+
+def equal(gold: Number, answer: Number) -> bool:
+    """Whether an answer is the reference, exactly, under these policies.
+
+    Units: a missing one is forgiven, a different one is not. Percent: where only one side has the sign, 50 % is 50 and is 0.5.
+    Rounding: a decimal stands for a fraction that has no finite decimal if it has six places or more and they are right.
+    """
+    if gold.unit and answer.unit and gold.unit != answer.unit:
+        return False
+    if gold.percent != answer.percent:
+        bare, percent = (answer, gold) if gold.percent else (gold, answer)
+        return bare.value in (percent.value, percent.value / 100)
+    if gold.value == answer.value:
+        return True
+    if gold.places is None and answer.places is not None:
+        return _rounds_to(gold.value, answer)
+    return answer.places is None and gold.places is not None and _rounds_to(answer.value, gold)
+
+
+def _rounds_to(exact: Fraction, decimal: Number) -> bool:
+    denominator, places = exact.denominator, decimal.places or 0
+    for prime in (2, 5):
+        while denominator % prime == 0:
+            denominator //= prime
+    return denominator > 1 and places >= 6 and abs(exact - decimal.value) < Fraction(1, 10**places)
+
+
+def _value(found: re.Match[str]) -> tuple[Fraction | None, int | None]:
+    if decimal := found["decimal"]:
+        digits = decimal.replace(",", "").replace(" ", "")
+        places = len(digits.partition(".")[2])
+        power = int(found["power"] or found["power2"] or 0)
+        return Fraction(digits if digits[-1] != "." else digits[:-1]) * Fraction(10) ** power, max(0, places - power)
+    top = int(found["top"] or found["top1"] or found["top2"])
+    bottom = int(found["bottom"] or found["bottom1"] or found["bottom2"])
+    whole = int(found["whole"] or found["whole2"] or 0)
+    if bottom == 0 or (whole and (top < 0 or bottom < 0)):
+        return None, None
+    return whole + Fraction(top, bottom), None
+
+
+def _unit(rest: str) -> str:
+    """One spelling for `cm^2`, `cm²`, `degrees` and plurals."""
+    unit = re.sub(r"[\s{}.^]", "", rest).casefold().replace("²", "2").replace("³", "3")
+    return unit[:-1] if len(unit) > 3 and unit.endswith("s") else unit

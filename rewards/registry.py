@@ -1,0 +1,86 @@
+"""The built-in rewards by name, and the way from a recipe's `rewards` entry to a reward."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from align.errors import RecipeError
+from align.recipe.schema import RewardSpec
+from align.rewards.choice import ChoiceReward
+from align.rewards.exact import ExactReward
+from align.rewards.format import BoxedFormat, LengthFormat, RepetitionFormat, ThinkFormat
+from align.rewards.function import open_function
+from align.rewards.math import MathReward
+from align.rewards.reward import Params, Reward
+from align.rewards.task import TaskReward
+
+__all__ = ["REWARDS", "BuiltIn", "Reward", "open_reward", "read_params", "reward_name"]
+
+
+class BuiltIn(Protocol):
+    """The class of a built-in reward: the type of its parameters, and how to make one."""
+
+    @property
+    def params_type(self) -> type[Params]: ...
+
+    def __call__(self, name: str, params: Any, /) -> Reward: ...
+
+
+REWARDS: Mapping[str, BuiltIn] = {
+    "math": MathReward,
+    "exact": ExactReward,
+    "choice": ChoiceReward,
+    "task": TaskReward,
+    "format.think": ThinkFormat,
+    "format.boxed": BoxedFormat,
+    "format.length": LengthFormat,
+    "format.repetition": RepetitionFormat,
+}
+
+
+def reward_name(spec: RewardSpec) -> str:
+    """The name of a reward in metrics and records: its own, else that of the built-in or of the function."""
+    if spec.name:
+        return spec.name
+    return spec.use if spec.use in REWARDS else spec.use.replace(":", ".").rsplit(".", 1)[-1]
+
+
+def open_reward(spec: RewardSpec) -> Reward:
+    """The reward that a recipe entry describes.
+
+    `use` is a built-in name, or a function or class as `package.module.name`, `package.module:name` or `file.py:name`.
+    Raises RecipeError where there is no such reward or its params are wrong.
+    """
+    built_in = REWARDS.get(spec.use)
+    if built_in is not None:
+        return built_in(reward_name(spec), read_params(built_in.params_type, spec))
+    if ":" in spec.use or "." in spec.use.removesuffix(".py"):
+        prefix = spec.use.rsplit(".", 1)[0]
+        if prefix != "format":  # format.thnik is a misspelt built-in, not a module called format
+            return open_function(spec, reward_name(spec))
+    close = difflib.get_close_matches(spec.use, REWARDS, n=1, cutoff=0.5)
+    raise RecipeError(
+        f"there is no reward {spec.use!r}",
+        place=f"rewards: use: {spec.use}",
+        fix=(f"did you mean {close[0]!r}? " if close else "")
+        + f"Built in: {', '.join(REWARDS)}. Your own: package.module.function or file.py:function",
+    )
+
+
+def read_params(model: type[Params], spec: RewardSpec) -> Params:
+    """The parameters of a built-in, checked. Raises RecipeError naming the key and what it may be."""
+    try:
+        return model.model_validate(spec.params)
+    except ValidationError as error:
+        first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    place = f"rewards: {spec.use}: params.{key}".removesuffix(".")
+    if first["type"] != "extra_forbidden":
+        raise RecipeError(f"{first['msg']}, got {first['input']!r}", place=place, fix=f"give {key or 'params'} a valid value")
+    close = difflib.get_close_matches(key, model.model_fields, n=1)
+    fix = (f"did you mean {close[0]!r}? " if close else "") + f"It knows: {', '.join(model.model_fields) or 'no parameters'}"
+    raise RecipeError(f"{spec.use} has no parameter {key!r}", place=place, fix=fix)

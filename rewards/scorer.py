@@ -1,0 +1,60 @@
+"""Scores groups in the background, so that rewards work while the engine still generates."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Self
+
+from align.rewards.compose import RewardStack
+from align.types import Rollout, Scored
+
+
+class Scorer:
+    """An event loop on a thread of its own that runs a RewardStack; owns the stack and closes it.
+
+    `submit` returns at once; the future's `result()` raises RewardError where the stack's error budget is used up.
+    """
+
+    def __init__(self, stack: RewardStack) -> None:
+        self.stack = stack
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="align-scorer", daemon=True)
+        self._thread.start()
+
+    def submit(self, rollouts: Sequence[Rollout]) -> Future[list[Scored]]:
+        """Score whole groups: all samples of a prompt belong in one call."""
+        if self._loop.is_closed():
+            raise RuntimeError("this Scorer is closed")
+        return asyncio.run_coroutine_threadsafe(self.stack.score(list(rollouts)), self._loop)
+
+    def close(self) -> None:
+        """Cancel what is still being scored and end the rewards' threads and processes. Closing twice is fine."""
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self.stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+
+async def _cancel_all() -> None:
+    """End every task of the running loop but this one, so that no future is left waiting."""
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

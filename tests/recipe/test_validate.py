@@ -1,0 +1,98 @@
+"""What fits together and what does not, beyond the types of single keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from align.algorithms.methods import METHODS
+from align.algorithms.names import METHOD_NAMES
+from align.errors import CheckpointError, RecipeError
+from align.recipe.files import looks_like_path
+from align.recipe.load import load_recipe
+from align.recipe.method import recipe_method
+from align.recipe.validate import UNGROUPED, evaluation_length, longest_sequence
+
+Write = Callable[..., Path]
+EVAL = "data.eval=[{task: chain_sum, seed: 1, size: 8}]"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["rollout.num_generations=1", "algorithm.method=reinforce"],
+        ["rollout.num_generations=1", "algorithm.method=reinforce++"],
+        ["algorithm.method=dapo"],
+        ["algorithm.method=dapo", "algorithm.dynamic_sampling=false"],
+        ["algorithm.epsilon_high=.inf"],
+        ["train.prompts_per_step=12", "train.minibatches=4"],
+        ["train.warmup_steps=10"],
+        ["rollout.num_generations=2", "algorithm.method=rloo"],
+        [EVAL, "evaluate={}"],
+        [EVAL, "evaluate={temperature: 0, num_generations: 1, k: [1]}"],
+        ["rewards=[{use: task}, {use: task, name: again, weight: 0}]"],
+        ["rewards=[{use: math}]"],
+        ["algorithm={overlong: {buffer: 32}}"],
+        ["data.train.0.params={terms: 3}"],
+        ["seed=4294967295"],
+    ],
+)
+def test_what_is_accepted(write: Write, overrides: list[str]) -> None:
+    assert load_recipe(write(), overrides).recipe.recipe == "rl"
+
+
+def test_the_methods_that_do_without_groups() -> None:
+    """The list in validate mirrors the registry, which it may not import."""
+    ungrouped = {name for name, method in METHODS.items() if method.baseline == "none"}
+    assert ungrouped == set(UNGROUPED)
+    assert [name for name, method in METHODS.items() if method.dynamic_sampling] == ["dapo"]
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_every_method_resolves_from_a_recipe(write: Write, name: str) -> None:
+    assert recipe_method(load_recipe(write(), [f"algorithm.method={name}"])) == METHODS[name]
+
+
+def test_pieces_that_do_not_fit_are_refused_with_the_line(write: Write) -> None:
+    resolved = load_recipe(write(), ["algorithm={method: dr_grpo, kl: k1}"])
+    with pytest.raises(RecipeError, match="command line: method dr_grpo: kl is given, but the method has no KL term") as error:
+        recipe_method(resolved)
+    assert error.value.fix
+
+
+def test_lengths(write: Write) -> None:
+    recipe = load_recipe(write(), ["data.max_prompt_length=100"]).recipe
+    assert longest_sequence(recipe) == 132
+    recipe = load_recipe(write(), ["data.max_prompt_length=100", EVAL, "evaluate.max_completion_length=50"]).recipe
+    assert (evaluation_length(recipe), longest_sequence(recipe)) == (50, 150)
+    sft = "recipe: sft\nmodel: {path: gpt2}\ndata: {train: [{path: a/b}]}\ntrain: {max_length: 77}\n"
+    assert longest_sequence(load_recipe(write(sft)).recipe) == 77
+
+
+@pytest.mark.parametrize(
+    "name", ["./a", "../a", "/a", "~/a", "a/b/c", "x.jsonl", "x.jsonl.gz", "a/x.csv", ".", "x.parquet", "x.json"]
+)
+def test_paths(name: str) -> None:
+    assert looks_like_path(name)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "openai/gsm8k", "Qwen/Qwen2.5-0.5B-Instruct", "a.b/c.d"])
+def test_hub_ids(name: str) -> None:
+    assert not looks_like_path(name)
+
+
+def test_files_that_are_there_are_accepted(write: Write) -> None:
+    write('{"prompt": "1+1", "answer": "2"}\n', "rows.jsonl")
+    write("{}", "model/config.json")
+    write("def mine(completions, **kwargs):\n    return [1.0 for _ in completions]\n", "judge.py")
+    overrides = ["model={path: model}", "data.train=[{path: rows.jsonl}]", "rewards=[{use: 'judge.py:mine'}, {use: json.dumps}]"]
+    assert load_recipe(write(), overrides).recipe.model.path == "model"
+
+
+def test_files_can_be_left_unchecked(write: Write) -> None:
+    overrides = ["model={path: ./later}", "data.train=[{path: later.jsonl}]", "rewards.0.use=math"]
+    with pytest.raises(CheckpointError, match="no model folder later"):
+        load_recipe(write(), overrides)
+    assert load_recipe(write(), overrides, check_files=False).recipe.model.path == "./later"
