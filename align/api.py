@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from align.recipe.plan import Plan
     from align.rewards.files import ScoreReport
     from align.run.console import RunConsole
-
-Progress = Callable[[int, int], None]
 
 
 def train(
@@ -46,10 +44,10 @@ def train(
             fix=f"run `align evaluate {recipe}`",
         )
     if isinstance(resolved.recipe, RLRecipe):
-        from align.loops import rl as loop
+        from align.loops.rl import train as loop
     else:
-        from align.loops import supervised as loop
-    return loop.train(resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
+        from align.loops.supervised import train as loop
+    return loop(resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
 
 
 def check(recipe: str | Path, overrides: Sequence[str] = ()) -> Plan:
@@ -80,9 +78,9 @@ def evaluate(
     """pass@k of a model on a data set with a reward: as a recipe says, as the arguments say, or a recipe with some replaced.
 
     `model` is a hub id, a model folder, a checkpoint or a run directory (its last checkpoint). `data` are paths or `task:NAME`;
-    `columns` maps our column names to the file's and `limit` takes the first rows, both of `data`. What stays None is as in
-    the recipe. With `out` (default: `output_dir` of an evaluate recipe) that folder gets result.json and samples.jsonl.gz.
-    `console` shows progress; without one nothing is printed.
+    `columns` maps our column names to those of `data`; `limit` takes that many problems. What stays None is as in the recipe.
+    With `out` (default: `output_dir` of an evaluate recipe) that folder gets result.json and samples.jsonl.gz. `console` shows
+    progress; without one nothing is printed.
     """
     from align.evaluate.request import evaluation_recipe, evaluation_settings
 
@@ -100,12 +98,9 @@ def evaluate(
     )
     resolved = evaluation_recipe(recipe, overrides, settings)
 
-    from rich.console import Console
-
     from align.evaluate.program import evaluate_recipe, write_result
-    from align.run.console import RunConsole
 
-    result = evaluate_recipe(resolved, console or RunConsole(Console(quiet=True)))
+    result = evaluate_recipe(resolved, console or _quiet())
     if folder := out or resolved.output_dir:
         write_result(result, resolved, Path(folder))
     return result
@@ -118,16 +113,35 @@ def score(
     *,
     params: Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
-    on_progress: Progress | None = None,
+    console: RunConsole | None = None,
 ) -> ScoreReport:
-    """Score the completions of a file with rewards; each row is copied to `out` with value, status, reward and detail."""
+    """Score the completions of a file with rewards; each row is copied to `out` with value, status, reward and detail.
+
+    `params` are the rewards' parameters, `columns` maps our column names to the file's. `console` shows progress.
+    """
     from align.rewards.files import score_file
 
-    return score_file(rewards, Path(data), Path(out), params=params or {}, columns=columns or {}, on_progress=on_progress)
+    done = 0
+    with (console or _quiet()).activity(f"scoring {data}") as advance:
+
+        def show(rows: int, _: int | None) -> None:
+            nonlocal done
+            advance(rows - done)
+            done = rows
+
+        return score_file(rewards, Path(data), Path(out), params=params or {}, columns=columns or {}, on_progress=show)
 
 
 def export(source: str | Path, out: str | Path, *, dtype: str | None = None, overwrite: bool = False) -> Path:
     """Write a checkpoint, or a run's last one, as a plain Hugging Face folder: adapters merged, weights as `dtype`."""
-    from align.export import export_model
+    from align.learner.export import export_model
 
     return export_model(Path(source), Path(out), dtype=dtype, overwrite=overwrite)
+
+
+def _quiet() -> RunConsole:
+    from rich.console import Console
+
+    from align.run.console import RunConsole
+
+    return RunConsole(Console(quiet=True))

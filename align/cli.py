@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from align import __version__
-from align.errors import AlignError, RecipeError
+from align.errors import AlignError, RecipeError, RewardError
 
 app = typer.Typer(
     name="align",
@@ -26,13 +26,22 @@ app = typer.Typer(
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show and copy the built-in recipes, and list the generated tasks.")
 app.add_typer(recipes_app, name="recipes")
 
+
+def _names(incomplete: str) -> list[str]:
+    """Built-in recipes, for shell completion; where none fits, the shell completes files."""
+    from align.recipe.load import recipe_names
+
+    return [name for name in recipe_names() if name.startswith(incomplete)]
+
+
 RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A YAML file, or a built-in recipe such as quickstart/grpo.")
+    str, typer.Argument(help="A YAML file, or a built-in recipe such as quickstart/grpo.", autocompletion=_names)
 ]
+BuiltIn = Annotated[str, typer.Argument(help="Such as quickstart/grpo.", autocompletion=_names)]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...", help="Replaces a value of the recipe: train.steps=50, rewards.0.weight=2", show_default=False
+        metavar="KEY=VALUE", help="Replaces a value of the recipe: train.steps=50, rewards.0.weight=2", show_default=False
     ),
 ]
 
@@ -105,7 +114,7 @@ def train(
 def check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Validate a recipe; show its values and their origins, batch arithmetic, memory, and probes of data and rewards."""
     from align import api
-    from align.recipe.plan import render_plan
+    from align.recipe.render import render_plan
 
     _show(render_plan(api.check(recipe, overrides or ())))
 
@@ -116,7 +125,8 @@ def check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 )
 def evaluate(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="A recipe of any kind; the flags below replace its parts.")
+        str | None,
+        typer.Argument(help="A recipe of any kind; the flags below replace its parts.", autocompletion=_names),
     ] = None,
     overrides: Overrides = None,
     model: Annotated[str | None, typer.Option(help="Hub id, model folder, checkpoint, or run directory.")] = None,
@@ -129,7 +139,7 @@ def evaluate(
     n: Annotated[int | None, typer.Option("--n", min=1, help="Samples per problem.")] = None,
     k: Annotated[list[int] | None, typer.Option("--k", min=1, help="The k of pass@k; default 1 and n. Repeatable.")] = None,
     column: Annotated[list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Column of the file: answer=solution.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use the first problems only (of a task: how many).")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many problems at most.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = None,
     max_completion_length: Annotated[int | None, typer.Option(min=1, help="Tokens per sample at most.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides every draw.")] = None,
@@ -174,12 +184,20 @@ def score(
 ) -> None:
     """Score a file of completions with a reward."""
     from align import api
-    from align.evaluate.table import live_progress, score_table
+    from align.evaluate.table import score_table
+    from align.run.console import RunConsole
 
     names = [name.strip() for name in reward.split(",")]
-    with live_progress("rows") as on_progress:
-        report = api.score(names, data, out, params=_values(set_), columns=_pairs(column, "--column"), on_progress=on_progress)
-    _show(score_table(report))
+    with RunConsole() as console:
+        columns = _pairs(column, "--column")
+        report = api.score(names, data, out, params=_values(set_), columns=columns, console=console)
+        console.show(score_table(report))
+    if report.unscored:
+        raise RewardError(
+            f"{report.unscored} of {report.rows} rows got no verdict",
+            place=str(data),
+            fix="their status is error and their detail says why",
+        )
 
 
 @recipes_app.command("list")
@@ -192,7 +210,7 @@ def list_recipes() -> None:
 
 
 @recipes_app.command("show", epilog="Example: align recipes show quickstart/grpo")
-def show_recipe(name: Annotated[str, typer.Argument(help="Such as quickstart/grpo.")]) -> None:
+def show_recipe(name: BuiltIn) -> None:
     """Print a built-in recipe."""
     from align.recipe.load import find_recipe
 
@@ -201,7 +219,7 @@ def show_recipe(name: Annotated[str, typer.Argument(help="Such as quickstart/grp
 
 @recipes_app.command("copy", epilog="Example: align recipes copy quickstart/grpo mine.yaml")
 def copy_recipe(
-    name: Annotated[str, typer.Argument(help="Such as quickstart/grpo.")],
+    name: BuiltIn,
     target: Annotated[Path, typer.Argument(help="File to write; included files go beside it.")],
 ) -> None:
     """Copy a built-in recipe to a file of your own."""

@@ -67,7 +67,7 @@ def check_template(template: str | None, mapping: Mapping[str, str], names: Iter
 
 
 def fill_template(template: str, columns: Mapping[str, Any]) -> str:
-    """The template with each {column} filled in; {{ and }} are braces, and other braces stay. Raises BadRow for an empty column."""
+    """The template with each {column} filled in; {{ and }} are braces, other braces stay. Raises BadRow for an empty column."""
 
     def fill(match: re.Match[str]) -> str:
         if match[1] and columns.get(match[1]) is None:

@@ -118,7 +118,7 @@ def _turn_end(chat: Chat) -> str:
 
 
 def _assistant_spans(chat: Chat, messages: Sequence[Message], turn_end: str) -> tuple[str, list[Span]]:
-    """The text of a conversation, and where the assistant's turns stand in it, each with its end-of-turn mark.
+    """The text of a conversation up to its last end-of-turn mark, and where the assistant's turns stand in it, marks included.
 
     Needs no marks in the template: a turn begins where the text of the messages before it, with the generation prompt,
     ends, which is what the model will be given when it has to write the turn.
@@ -137,7 +137,7 @@ def _assistant_spans(chat: Chat, messages: Sequence[Message], turn_end: str) -> 
         else:
             raise BadRow(f"the chat template gives messages[{number}] no end that can be found")
         spans.append((start, max(start, end)))
-    return text, spans
+    return text[: spans[-1][1]], spans
 
 
 def _turn_start(chat: Chat, before: Sequence[Message], text: str) -> int:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -40,7 +41,7 @@ def read_file(path: Path) -> Iterator[RawRow]:
         )
     try:
         yield from reader(path)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"the compressed file is broken: {error}", place=str(path), fix="fetch or compress it again") from error
     except OSError as error:
         raise DataError(

@@ -15,6 +15,7 @@ _HASHES = re.compile(r"^[ \t]*####[ \t]*(.*)$", re.MULTILINE)
 _ANSWER_TAG = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)
 _LINE_LABEL = re.compile(r"^[ \t*>#-]*(?:final answer|answer|(?-i:A))\**[ \t]*:[ \t*]*(\S.*)$", re.MULTILINE | re.IGNORECASE)
 _SENTENCE = re.compile(r"\banswer\b[^.:\n]{0,60}?(?:\bis\b[ \t]*:?|:)[ \t*]*(\S[^\n]*)", re.IGNORECASE)
+_HOPE = re.compile(r"final answer is:?\s*(\S.{0,300}?)\.?\s*I hope it is correct", re.IGNORECASE | re.DOTALL)
 _PHRASE_END = re.compile(r"[.!?]\**(?=\s|$)")
 
 
@@ -29,12 +30,14 @@ def visible_part(text: str) -> str | None:
 def final_answer(text: str) -> str | None:
     """The answer that a text marks as such, or None where it marks none.
 
-    The first of these that occurs wins, and of several of one kind the last: `<answer>...</answer>`, a box, `#### ...`,
-    a line `A: ...` or `Answer: ...`, a sentence "the answer is ...". Boxes joined by commas, "and" or "or" are one answer.
+    The first of these that occurs wins, and of several of one kind the last: `<answer>...</answer>`, "The final answer is
+    .... I hope it is correct.", a box, `#### ...`, a line `A: ...` or `Answer: ...`, a sentence "the answer is ...". Boxes
+    joined by commas, "and" or "or" are one answer.
     """
-    if tags := _ANSWER_TAG.findall(text):
-        inner = tags[-1].strip()
-        return boxed_answer(inner) or inner
+    for pattern in (_ANSWER_TAG, _HOPE):
+        if found := pattern.findall(text):
+            inner = found[-1].strip()
+            return boxed_answer(inner) or inner
     boxed = boxed_answer(text)
     if boxed is not None:
         return boxed

@@ -12,6 +12,7 @@ from align.rewards.verdict import Verdict
 from align.types import Rollout
 
 _WRAPPING = re.compile(r"\\(?:text|textbf|mathbf|mathrm|textrm)\s*\{|\\left|\\right|[{}$*`\"'\s]")
+_PROSE = re.compile(r"\b[AI] (?=[a-z])")  # an article, a pronoun: no option
 
 
 class ChoiceParams(Params):
@@ -44,7 +45,7 @@ class ChoiceReward(TextReward):
         if text is None:
             return Verdict.unparsable("the thinking part never ends")
         answer = final_answer(text)
-        found = self._letters(answer if answer is not None else _last_line(text))
+        found = self._letters(answer) if answer is not None else self._letters(_PROSE.sub(" ", _last_line(text)))
         if len(found) != 1:
             named = ", ".join(sorted(found)) if found else "no option"
             return Verdict.unparsable(f"the answer names {named}")

@@ -33,6 +33,7 @@ class ScoreReport:
 
     out: Path
     rows: int
+    unscored: int  # rows without a verdict
     seconds: float
     mean: float | None  # of the rows that have a value; None where none has
     statuses: Mapping[str, Mapping[str, int]]
@@ -56,7 +57,8 @@ def score_file(
 
     `out` gets every row in order, as JSON lines, with `value` (null where there is no verdict), `status`, `reward` and `detail`
     added; of several rewards the value is their sum, and `verdicts` holds each. `columns` maps our column names to the file's.
-    A key of `params` goes to every reward that knows it, or to one as "<reward>.<key>". `on_progress` gets the rows done, and None.
+    A key of `params` goes to every reward that knows it, or to one as "<reward>.<key>". `on_progress` gets the rows done and,
+    at the end, their number.
 
     Raises RecipeError for an unknown reward or parameter, DataError for an unreadable row or a missing column (`out` is then not
     written), StorageError where `out` cannot be written.
@@ -90,6 +92,7 @@ def score_file(
     return ScoreReport(
         out=out,
         rows=rows,
+        unscored=rows - len(values),
         seconds=time.monotonic() - started,
         mean=sum(values) / len(values) if values else None,
         statuses={name: {status: counted[status] for status in STATUSES if counted[status]} for name, counted in counts.items()},
@@ -192,7 +195,7 @@ def _completion_text(completion: Any, place: str) -> str:
 
 
 def _summary(scored: Scored) -> dict[str, Any]:
-    """The columns that a row gets. The status of several rewards is the first of error, timeout, unparsable, fail, pass in them."""
+    """The columns that a row gets. Of several statuses it shows the worst: error, timeout, unparsable, fail, pass."""
     verdicts = scored.verdicts
     if len(verdicts) == 1:
         name, verdict = next(iter(verdicts.items()))

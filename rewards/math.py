@@ -24,7 +24,7 @@ class MathParams(Params):
         description="Where the answer is read: boxed: a box only; marked: also <answer>, ####, 'A:', 'the answer is'; "
         "auto: where nothing is marked, also the last formula or number",
     )
-    timeout: float = Field(5.0, gt=0, description="CPU seconds for one answer; more is a timeout, which counts as wrong")
+    timeout: float = Field(3.0, gt=0, description="CPU seconds for one answer; more is a timeout, which counts as wrong")
     memory_mb: int = Field(1024, ge=256, description="Memory for one answer; more counts as wrong too")
     workers: int | None = Field(None, ge=1, description="Worker processes; default: one per usable core, at most 8")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,10 +21,15 @@ _DOLLARS = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTAL
 _NUMERAL = re.compile(
     r"(?<![\w.])[-\u2212]?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:\s*/\s*\d+)?(?:\s*(?:\\?%|percent\b|pct\b))?"
 )
-_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}(?:\s|$)")
+_PROSE = re.compile(r"(?:^|(?<=\s))(?!and\s)(?:it|is|so|we|to|of|in|[A-Za-z]{3,})(?=[\s,.]|$)", re.IGNORECASE)
 _WORDS = re.compile(r"[^\W\d_]{4,}(?:[\s'.,&-]+[^\W\d_]+)*")
 _UPRIGHT = re.compile(r"\\(?:mathrm|text)\s*\{\s*([eid])\s*\}")
 _OPTION = re.compile(r"\(?([A-J])\)?(?:[).:\s].*)?", re.DOTALL)
+
+_UNIT = re.compile(
+    r"(?<=[\w})])\s*\\(?:text|textbf|textrm|mathrm|mbox)\s*(?P<unit>\{[A-Za-z ./]{1,40}\}(?:\^\{?[23]\}?)?)(?=[\s.$]*$)"
+)
+_LATEX = LatexExtractionConfig(normalization_config=replace(LatexExtractionConfig().normalization_config, units=False))
 
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
@@ -92,6 +98,10 @@ def _compare(gold: str, answer: str) -> tuple[str, str]:
         return ("pass", "") if option[1] == plain_gold else ("fail", shown)
     if _WORDS.fullmatch(plain_gold):
         return "fail", shown  # a reference in words
+    gold, gold_unit = _split_unit(gold)
+    answer, unit = _split_unit(answer)
+    if gold_unit and unit and gold_unit != unit:
+        return "fail", shown
     gold_parsed, parsed = _parsed(gold), _parsed(answer)
     if not gold_parsed:
         return "error", f"the reference answer {gold[:80]!r} cannot be parsed"
@@ -111,15 +121,21 @@ def _number_in_words(text: str) -> Number | None:
     return parse_number(named.pop()) if len(named) == 1 else None
 
 
+def _split_unit(text: str) -> tuple[str, str]:
+    """A formula and the unit behind it, if that is set upright: \\sqrt{3}\\text{ cm}. Bare letters are variables: 2m is not 2."""
+    text = _UPRIGHT.sub(r"\1", text)
+    found = _UNIT.search(text)
+    return (text[: found.start()] + text[found.end("unit") :], found["unit"].strip()) if found else (text, "")
+
+
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> tuple[Any, ...]:
     """What math-verify reads in an answer as LaTeX, expressions only.
 
     Its plain-text patterns stay off: of a formula that it cannot parse they would take the first number.
     """
-    text = _UPRIGHT.sub(r"\1", text)
     formula = text if _DOLLARS.search(text) or "\\boxed" in text else f"${text.strip()}$"
-    read = parse(formula, [LatexExtractionConfig()], parsing_timeout=None)
+    read = parse(formula, [_LATEX], parsing_timeout=None)
     return tuple(one for one in read if not isinstance(one, str))
 
 

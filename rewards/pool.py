@@ -133,11 +133,12 @@ class WorkerPool:
         while jobs := self._take():
             try:
                 worker = worker or self._start()
-                worker.run(jobs)
+                self._put_back(worker.run(jobs))
             except _LostError as error:
                 self._end(worker)
                 worker = None
-                self._after_loss([job for job in jobs if not job.future.done()], str(error))
+                left = [job for job in jobs if not job.future.done()]
+                self._put_back(left[1:] if left and left[0].lost(str(error)) else left)
             except BaseException as error:  # noqa: BLE001  the futures carry it to whoever waits for them
                 for job in jobs:
                     if not job.future.done():
@@ -177,17 +178,15 @@ class WorkerPool:
             self._running.discard(worker)  # from here on no other thread kills it: its id may become another's
         worker.end()
 
-    def _after_loss(self, jobs: list[_Job], reason: str) -> None:
-        """The first job was being answered: it is the suspect. The others go back to the front of the queue."""
+    def _put_back(self, jobs: list[_Job]) -> None:
+        """Queue jobs again, in front."""
         with self._changed:
             if self._closed:
                 for job in jobs:
                     job.future.set_exception(RuntimeError("the WorkerPool was closed"))
-                return
-            if jobs and jobs[0].lost(reason):
-                jobs = jobs[1:]
-            self._queue.extendleft(reversed(jobs))
-            self._changed.notify_all()
+            else:
+                self._queue.extendleft(reversed(jobs))
+                self._changed.notify_all()
 
 
 class _Worker:
@@ -213,20 +212,20 @@ class _Worker:
         if kind != "ready":
             raise RewardError(f"a reward worker did not start: {value}", fix="see `align doctor`")
 
-    def run(self, jobs: Sequence[_Job]) -> None:
-        """Settle every job. Raises _LostError, some jobs still open, where the process must be replaced."""
-        waiting = deque(jobs)
-        self._send(waiting)
-        while waiting:
+    def run(self, jobs: list[_Job]) -> list[_Job]:
+        """Settle the jobs in turn; those behind one that ended the child are returned, for other workers to share.
+
+        Raises _LostError, some jobs still open, where the whole worker must be replaced.
+        """
+        self._send(jobs)
+        for index, job in enumerate(jobs):
             kind, value = self._receive(self._wall_seconds)
-            if kind == "crashed" and not waiting[0].lost(value):
-                self._send(waiting)
-                continue
-            job = waiting.popleft()
-            if not job.future.done():
-                job.future.set_result(Outcome(kind=kind, value=value))
-            if kind in ("timeout", "memory", "crashed") and waiting:
-                self._send(waiting)  # what the dead child had read is gone with it
+            if kind == "crashed":
+                raise _LostError(value)  # the child may have died in the middle of reading: the pipe is not to be trusted
+            job.future.set_result(Outcome(kind=kind, value=value))
+            if kind in ("timeout", "memory"):
+                return jobs[index + 1 :]
+        return []
 
     def kill(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)

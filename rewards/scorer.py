@@ -35,7 +35,7 @@ class Scorer:
         """Cancel what is still being scored and end the rewards' threads and processes. Closing twice is fine."""
         if self._loop.is_closed():
             return
-        asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(_wind_down(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -52,9 +52,10 @@ class Scorer:
         self._loop.run_forever()
 
 
-async def _cancel_all() -> None:
-    """End every task of the running loop but this one, so that no future is left waiting."""
+async def _wind_down() -> None:
+    """End every other task of the running loop, so that no future is left waiting, and the threads that it started."""
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_default_executor()

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from align.algorithms.advantages import Baseline, Scale, group_advantage, reinforce_plus_plus, reinforce_plus_plus_baseline
 from align.algorithms.kl import AdaptiveKL, FixedKL, KLController, KLKind
-from align.algorithms.mismatch import MismatchMode
-from align.algorithms.reduce import Reduction
+from align.algorithms.names import MismatchMode, Reduction
 from align.algorithms.segments import masked, sequence_sum, trained_mask
 
 AdvantageName = Literal["group", "reinforce++", "reinforce++_baseline"]

@@ -14,9 +14,8 @@ from typing import Any, get_args
 from align.algorithms.advantages import Baseline, Scale
 from align.algorithms.bundle import KL, Correction, KLPlace, Method
 from align.algorithms.kl import KLKind
-from align.algorithms.mismatch import MismatchMode
+from align.algorithms.names import MISMATCH_MODES, REDUCTION_NAMES
 from align.algorithms.policy_losses import POLICY_LOSSES
-from align.algorithms.reduce import Reduction
 
 __all__ = ["KL", "METHODS", "Correction", "Method", "default_knobs", "resolve"]
 
@@ -137,7 +136,7 @@ def _kl(own: KL | None, given: Mapping[str, Any]) -> KL | None:
 def _correction(mismatch: Any) -> Correction:
     pieces = mismatch if isinstance(mismatch, Mapping) else {key: getattr(mismatch, key) for key in ("mode", "low", "high")}
     correction = Correction(**pieces)
-    _one_of("mismatch mode", correction.mode, get_args(MismatchMode))
+    _one_of("mismatch mode", correction.mode, MISMATCH_MODES)
     if correction.high <= 0 or (correction.mode.endswith("mask") and correction.low > correction.high):
         raise ValueError(f"mismatch keeps weights within low = {correction.low} and high = {correction.high}, which leaves none")
     return correction
@@ -146,7 +145,7 @@ def _correction(mismatch: Any) -> Correction:
 def _check_names(method: Method) -> None:
     _one_of("baseline", method.baseline, get_args(Baseline))
     _one_of("scale", method.scale, get_args(Scale))
-    _one_of("reduction", method.reduce, get_args(Reduction))
+    _one_of("reduction", method.reduce, REDUCTION_NAMES)
     if method.kl is not None:
         _one_of("KL estimate", method.kl.kind, get_args(KLKind))
         _one_of("place of the KL term", method.kl.where, get_args(KLPlace))

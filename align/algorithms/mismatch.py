@@ -5,15 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from align.algorithms.names import MISMATCH_MODES
+from align.algorithms.names import MISMATCH_MODES, MismatchMode
 from align.algorithms.segments import bounded_exp, masked, sequence_mean, sequence_sum, trained_mask
-
-MismatchMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_mask"]
 
 
 @torch.no_grad()

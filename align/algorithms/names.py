@@ -1,9 +1,11 @@
 """Names of methods, losses and reductions, without torch, so that a recipe can be checked within a moment.
 
-The registries themselves are `methods.METHODS`, `policy_losses.POLICY_LOSSES` and `reduce.reduce`; a test keeps them equal.
+The registries themselves are `methods.METHODS` and `policy_losses.POLICY_LOSSES`; a test keeps the names equal to theirs.
 """
 
 from __future__ import annotations
+
+from typing import Literal, get_args
 
 METHOD_NAMES: tuple[str, ...] = (
     "grpo",
@@ -31,5 +33,8 @@ LOSS_KNOBS: dict[str, tuple[str, ...]] = {
 }
 LOSS_NAMES: tuple[str, ...] = tuple(LOSS_KNOBS)
 
-REDUCTION_NAMES: tuple[str, ...] = ("token_mean", "sequence_mean", "sequence_sum", "sequence_sum_norm", "prompt_mean")
-MISMATCH_MODES: tuple[str, ...] = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_mask")
+Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "sequence_sum_norm", "prompt_mean"]
+REDUCTION_NAMES: tuple[Reduction, ...] = get_args(Reduction)
+
+MismatchMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_mask"]
+MISMATCH_MODES: tuple[MismatchMode, ...] = get_args(MismatchMode)

@@ -85,7 +85,7 @@ def _stats(
         values["kl"] = kl_estimate(logp_N, masked(ref_N, mask_N), "k3")
     if entropy_N is not None:
         values["entropy"] = entropy_N
-    return {name: masked(value_N, mask_N).sum() / max(totals.tokens, 1) for name, value_N in values.items()}
+    return {name: masked(value_N.to(logp_N.dtype), mask_N).sum() / max(totals.tokens, 1) for name, value_N in values.items()}
 
 
 def _needed(x_N: Tensor | None, name: str, purpose: str) -> Tensor:

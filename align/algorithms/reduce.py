@@ -7,15 +7,12 @@ micro-batches, packed, ordered or spread over ranks: the parts simply add up.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from align.algorithms.names import REDUCTION_NAMES
+from align.algorithms.names import REDUCTION_NAMES, Reduction
 from align.algorithms.segments import masked, sequence_length, trained_mask
-
-Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "sequence_sum_norm", "prompt_mean"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from align.data.prompts import load_prompts
 from align.data.sources import read_all
-from align.errors import DataError
 from align.evaluate.generate import EvaluationResult, evaluate_model, spread
 from align.learner.model import load_model, load_tokenizer
 from align.rewards.compose import RewardStack
@@ -31,13 +30,13 @@ def evaluate_recipe(recipe: EvaluateRecipe, console: RunConsole) -> EvaluationRe
     with Scorer(RewardStack(recipe.rewards, recipe.reward_budget)) as scorer:
         with console.activity(f"loading {recipe.model.path}"):
             tokenizer = load_tokenizer(recipe.model)
-            loaded = load_prompts(rowsets, tokenizer, max_prompt_length=recipe.data.max_prompt_length)
+            loaded = load_prompts(
+                rowsets, tokenizer, max_prompt_length=recipe.data.max_prompt_length, max_bad_rows=recipe.data.max_bad_rows
+            )
             engine = TransformersEngine(_model_on_device(recipe.model, tokenizer, recipe.seed), tokenizer)
         for note in loaded.notes:
             console.show(note)
         prompts = spread(loaded.prompts, recipe.evaluate.max_problems)
-        if not prompts:
-            raise DataError("no problem is left to evaluate", place="data.eval", fix="raise data.max_prompt_length")
         with console.activity("sampling", total=len(prompts) * recipe.evaluate.num_generations) as advance:
             return evaluate_model(engine, prompts, scorer, recipe.evaluate, seed=recipe.seed, on_progress=lambda *_: advance(1))
 

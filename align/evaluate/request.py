@@ -29,14 +29,16 @@ def evaluation_settings(
     seed: int | None,
 ) -> dict[str, Any]:
     """The recipe keys that flags stand for, dotted; flags that were not given say nothing."""
-    if (columns or limit) and not data:
-        raise RecipeError("columns and limit describe the file of --data, which is missing", fix="add --data FILE")
+    if columns and not data:
+        raise RecipeError("columns belong to the file of --data, which is missing", fix="add --data FILE")
     settings: dict[str, Any] = {}
     if model is not None:
         # A trained model is evaluated as it is: what the recipe says of fresh weights or new adapters no longer holds.
         settings |= {"model.path": model_folder(model), "model.init": None, "model.lora": None}
     if data:
         settings["data.eval"] = [_source(item, columns, limit) for item in data]
+    elif limit is not None:
+        settings["evaluate.max_problems"] = limit
     if rewards:
         settings["rewards"] = [{"use": name} for name in rewards]
     if temperature == 0 and num_generations is None:

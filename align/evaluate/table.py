@@ -1,4 +1,4 @@
-"""An evaluation as a table."""
+"""What evaluating and scoring came to, as tables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from align.evaluate.generate import EvaluationResult, PassAtK
+from align.rewards.files import ScoreReport
+from align.rewards.verdict import STATUSES
 
 
 def result_table(result: EvaluationResult) -> RenderableType:
@@ -30,3 +32,15 @@ def _add(table: Table, name: str, estimates: PassAtK, result: EvaluationResult) 
     problems = max((estimate.problems for estimate in estimates.values()), default=0)
     cells = [str(estimates[k]) if k in estimates else "no verdicts" for k in result.pass_at_k]
     table.add_row(Text(name), str(problems), *cells)
+
+
+def score_table(report: ScoreReport) -> RenderableType:
+    """Verdicts by reward and status, the mean value, and why rewards failed."""
+    statuses = [status for status in STATUSES if any(status in counts for counts in report.statuses.values())]
+    table = Table("reward", *statuses)
+    for name, counts in report.statuses.items():
+        table.add_row(Text(name), *(str(counts.get(status, 0)) for status in statuses))
+    mean = "" if report.mean is None else f"  mean value {report.mean:.4f}"
+    lines = [f"{report.rows} rows, {report.rows_per_second:.0f} rows/s{mean}", f"written to {report.out}"]
+    lines += [f"{count} x {reason}" for reason, count in report.reasons.items()]
+    return Group(table, *(Text(line) for line in lines))

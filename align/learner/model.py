@@ -42,7 +42,7 @@ def load_model(model: Model, tokenizer: Any, *, seed: int = 0) -> Any:
         causal_lm = _load(AutoModelForCausalLM, model, dtype=torch.float32, attn_implementation=model.attn_implementation)
     if tokenizer.eos_token_id is not None:
         causal_lm.generation_config.eos_token_id = _end_tokens(causal_lm, tokenizer)
-    return causal_lm if model.lora is None else _with_lora(causal_lm, model.lora, seed)
+    return causal_lm if model.lora is None else with_lora(causal_lm, model.lora, seed)
 
 
 def _end_tokens(causal_lm: Any, tokenizer: Any) -> list[int]:
@@ -51,7 +51,7 @@ def _end_tokens(causal_lm: Any, tokenizer: Any) -> list[int]:
     return sorted({*known, tokenizer.eos_token_id})
 
 
-def _with_lora(causal_lm: Any, lora: Lora, seed: int) -> Any:
+def with_lora(causal_lm: Any, lora: Lora, seed: int) -> Any:
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -69,7 +69,10 @@ def _with_lora(causal_lm: Any, lora: Lora, seed: int) -> Any:
 
 def _load(factory: Any, model: Model, **arguments: Any) -> Any:
     """`from_pretrained` with errors that say what to do."""
+    from transformers.utils.logging import disable_progress_bar
+
     path = model_folder(str(model.path))
+    disable_progress_bar()  # transformers' own bars would run through the console's display
     try:
         return factory.from_pretrained(
             path, revision=model.revision or "main", trust_remote_code=model.trust_remote_code, **arguments

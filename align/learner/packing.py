@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,12 +41,12 @@ class Batch:
     def lengths_B(self) -> Tensor:
         return torch.bincount(self.segment_N, minlength=self.size)
 
-    def replace(self, **tensors: Tensor | None) -> Batch:
+    def replace(self, **tensors: Any) -> Batch:
         return replace(self, **tensors)
 
     def to(self, device: torch.device) -> Batch:
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{name: tensor if tensor is None else tensor.to(device) for name, tensor in moved.items()})
+        tensors: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Batch(**{name: tensor if tensor is None else tensor.to(device) for name, tensor in tensors.items()})
 
     def token_index(self, sequences: Sequence[int]) -> Tensor:
         """Flat positions of the tokens of these sequences, sequence after sequence."""
@@ -57,7 +58,7 @@ class Batch:
         """The sub-batch of these sequences, renumbered in the given order; `group_B` keeps its values."""
         index = self.token_index(sequences).to(self.token_ids_N.device)
         lengths = self.lengths_B[list(sequences)]
-        parts = {
+        parts: dict[str, Any] = {
             f.name: None if getattr(self, f.name) is None else getattr(self, f.name)[index]
             for f in fields(self)
             if f.name.endswith("_N") and f.name != "segment_N"

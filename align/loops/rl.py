@@ -17,6 +17,7 @@ from align.algorithms.objective import objective
 from align.algorithms.reduce import Totals
 from align.algorithms.shaping import informative_groups, soft_overlong_penalty
 from align.learner.packing import Batch, pack_rollouts
+from align.loops.preflight import Rows, preflight
 from align.loops.session import Session
 from align.loops.site import Site, open_site
 from align.rewards.compose import reward_metrics
@@ -30,14 +31,18 @@ if TYPE_CHECKING:
     from align.recipe.schema import Algorithm, RLRecipe
 
 
-def train(resolved: Resolved, *, resume: bool = False, overwrite: bool = False, allow_changes: bool = False) -> dict[str, Any]:
-    """Train as the recipe says; return the run's summary."""
+def train(
+    resolved: Resolved, rows: Rows | None = None, *, resume: bool = False, overwrite: bool = False, allow_changes: bool = False
+) -> dict[str, Any]:
+    """Train as the recipe says; return the run's summary. `rows` are those of its data, where they were read before."""
     recipe: RLRecipe = resolved.recipe  # type: ignore[assignment]
     method = resolve(recipe.algorithm.method, **_overrides(recipe.algorithm))
     kl = method.kl.controller() if method.kl else FixedKL(0.0)
+    how = {"resume": resume, "overwrite": overwrite, "allow_changes": allow_changes}
+    rows = rows or preflight(resolved, **how)
     with (
-        Session(resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes) as session,
-        open_site(recipe, session.console, _learner_options(recipe, method)) as site,
+        Session(resolved, **how) as session,
+        open_site(recipe, rows, session.console, _learner_options(recipe, method)) as site,
     ):
         session.begin(site, {"cursor": site.cursor, "kl": kl})
         site.engine.publish(site.learner.weights(), version=session.step)

@@ -16,7 +16,6 @@ from align.learner.checkpoint import resume_checkpoint, write_checkpoint
 from align.run.console import RunConsole
 from align.run.directory import RunDirectory
 from align.run.log import RunLog
-from align.run.metrics import check_sinks
 from align.run.report import final_report
 from align.run.signals import StopSignals
 
@@ -46,8 +45,6 @@ class Session:
     def __init__(self, resolved: Resolved, *, resume: bool, overwrite: bool, allow_changes: bool) -> None:
         self.resolved, self.recipe = resolved, resolved.recipe  # type: ignore[assignment]
         self._how = {"resume": resume, "overwrite": overwrite, "allow_changes": allow_changes}
-        RunDirectory.check(resolved, **self._how)
-        check_sinks(self.recipe.log)
         self._stack = ExitStack()
         self.step = self.tokens = 0  # both over all resumes
 
@@ -97,16 +94,23 @@ class Session:
             self._evaluate("after")
         self._log.close()
         summary = self.run.finish()
-        final_report(self.run, self.console, next_command=f"align evaluate --model {self.run.path} --data FILE --reward NAME")
+        final_report(self.run, self.console, next_command=self._next_command())
         return summary
 
     def __enter__(self) -> Self:
         self.console = self._stack.enter_context(RunConsole())
-        self._stop = self._stack.enter_context(StopSignals())
+        self._stop = self._stack.enter_context(StopSignals(self.console.announce_stop))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.__exit__(kind, error, trace)
+
+    def _next_command(self) -> str:
+        """What to try on the trained model: sample it more often where it was evaluated, else write it out as a plain folder."""
+        evaluation, path = self.recipe.evaluate, self.run.path
+        if evaluation is None:
+            return f"align export {path} {path}/model"
+        return f"align evaluate {path}/resolved.yaml --model {path} --n {4 * evaluation.num_generations}"
 
     def _evaluate(self, name: str) -> None:
         evaluation = self.recipe.evaluate

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from align.data.columns import Need
 from align.data.cursor import Cursor
 from align.data.demonstrations import DemonstrationSet, load_demonstrations
 from align.data.prompts import load_prompts
-from align.data.sources import RowSet, read_all, row_texts
+from align.data.sources import row_texts
 from align.evaluate.generate import EvaluationResult, evaluate_model
 from align.learner.learner import Learner
 from align.learner.model import load_model, load_tokenizer
+from align.loops.preflight import Rows
 from align.rewards.compose import RewardStack
 from align.rewards.scorer import Scorer
 from align.rollout.transformers import TransformersEngine
@@ -52,17 +52,14 @@ class Site:
 
 
 @contextmanager
-def open_site(recipe: RLRecipe | SFTRecipe, console: RunConsole, learner_options: dict[str, Any]) -> Iterator[Site]:
-    """Start all parts, cheap checks first: a bad row or reward is refused before a model is loaded; close them at the end."""
-    need: Need = "prompt" if recipe.recipe == "rl" else "demonstration"
-    train_rows = read_all(recipe.data.train, max_bad_rows=recipe.data.max_bad_rows, need=need)
-    eval_rows = read_all(recipe.data.eval, max_bad_rows=recipe.data.max_bad_rows) if recipe.evaluate else []
+def open_site(recipe: RLRecipe | SFTRecipe, rows: Rows, console: RunConsole, learner_options: dict[str, Any]) -> Iterator[Site]:
+    """Start all parts, rewards first: a reward that cannot start is refused before a model is loaded; close them at the end."""
     with Scorer(RewardStack(recipe.rewards, getattr(recipe, "reward_budget", None))) as scorer:
         with console.activity(f"loading the model {recipe.model.path or '(fresh weights)'}"):
-            tokenizer = load_tokenizer(recipe.model, row_texts(train_rows))
+            tokenizer = load_tokenizer(recipe.model, row_texts(rows.train))
             causal_lm = load_model(recipe.model, tokenizer, seed=recipe.seed)
         with console.activity("preparing the data"):
-            train, evaluation = _items(recipe, tokenizer, train_rows, eval_rows)
+            train, evaluation = _items(recipe, tokenizer, rows)
         for items in (train, evaluation) if evaluation else (train,):
             for note in _notes(items):
                 console.show(note)
@@ -82,19 +79,17 @@ def open_site(recipe: RLRecipe | SFTRecipe, console: RunConsole, learner_options
             engine.close()
 
 
-def _items(
-    recipe: RLRecipe | SFTRecipe, tokenizer: Any, train_rows: Sequence[RowSet], eval_rows: Sequence[RowSet]
-) -> tuple[PromptSet | DemonstrationSet, PromptSet | None]:
+def _items(recipe: RLRecipe | SFTRecipe, tokenizer: Any, rows: Rows) -> tuple[PromptSet | DemonstrationSet, PromptSet | None]:
     bad, longest = recipe.data.max_bad_rows, recipe.data.max_prompt_length
     train: PromptSet | DemonstrationSet
     if recipe.recipe == "rl":
-        train = load_prompts(train_rows, tokenizer, max_prompt_length=longest, max_bad_rows=bad)
+        train = load_prompts(rows.train, tokenizer, max_prompt_length=longest, max_bad_rows=bad)
     else:
         length, loss_on = recipe.train.max_length, recipe.train.loss_on
-        train = load_demonstrations(train_rows, tokenizer, loss_on=loss_on, max_length=length, max_bad_rows=bad)
-    if not eval_rows:
+        train = load_demonstrations(rows.train, tokenizer, loss_on=loss_on, max_length=length, max_bad_rows=bad)
+    if not rows.eval:
         return train, None
-    return train, load_prompts(eval_rows, tokenizer, max_prompt_length=longest, max_bad_rows=bad)
+    return train, load_prompts(rows.eval, tokenizer, max_prompt_length=longest, max_bad_rows=bad)
 
 
 def _notes(items: PromptSet | DemonstrationSet) -> Iterator[str]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from align.algorithms.reduce import Totals, reduce
 from align.learner.packing import Batch, pack_demonstrations
+from align.loops.preflight import Rows, preflight
 from align.loops.session import Session
 from align.loops.site import open_site
 
@@ -17,12 +18,19 @@ if TYPE_CHECKING:
     from align.recipe.schema import SFTRecipe
 
 
-def train(resolved: Resolved, *, resume: bool = False, overwrite: bool = False, allow_changes: bool = False) -> dict[str, Any]:
-    """Fine-tune as the recipe says; return the run's summary. One pass of the loop is one optimizer step."""
+def train(
+    resolved: Resolved, rows: Rows | None = None, *, resume: bool = False, overwrite: bool = False, allow_changes: bool = False
+) -> dict[str, Any]:
+    """Fine-tune as the recipe says; return the run's summary. `rows` are those of its data, where they were read before.
+
+    One pass of the loop is one optimizer step.
+    """
     recipe: SFTRecipe = resolved.recipe  # type: ignore[assignment]
+    how = {"resume": resume, "overwrite": overwrite, "allow_changes": allow_changes}
+    rows = rows or preflight(resolved, **how)
     with (
-        Session(resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes) as session,
-        open_site(recipe, session.console, {"total_updates": recipe.train.steps}) as site,
+        Session(resolved, **how) as session,
+        open_site(recipe, rows, session.console, {"total_updates": recipe.train.steps}) as site,
     ):
         session.begin(site, {"cursor": site.cursor})
         for step in session.steps():

@@ -18,7 +18,7 @@ from align.recipe.schema import Recipe
 from align.recipe.validate import Finding, raise_first
 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-MODEL_FILES = ("config.json", "adapter_config.json", "checkpoints")
+MODEL_FILES = ("config.json", "adapter_config.json", "checkpoints", "step-*")  # a model, a run, its checkpoints
 
 
 def validate_files(recipe: Recipe, place: Callable[[str], str]) -> None:
@@ -80,7 +80,7 @@ def _model(recipe: Recipe) -> Iterator[Finding]:
     yield from _unusable_name(key, name, "a hub id such as Qwen/Qwen2.5-0.5B-Instruct, or a folder")
     if path.is_file():
         yield Finding(key=key, message=f"{key}: {name} is a file", fix=f"write its folder, {path.parent}", kind=CheckpointError)
-    if path.is_dir() and not any((path / file).exists() for file in MODEL_FILES):
+    if path.is_dir() and not any(any(path.glob(pattern)) for pattern in MODEL_FILES):
         fix = "write the folder that save_pretrained wrote, such as runs/NAME/checkpoints/step-100"
         message = f"{key}: the folder {name} holds no config.json, so no model"
         yield Finding(key=key, message=message, fix=fix, kind=CheckpointError)

@@ -47,13 +47,14 @@ class Forward:
         accepted = inspect.signature(base.forward).parameters
         self._options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._positions = "position_ids" in accepted
+        self._past_name = "past_key_values" if "past_key_values" in accepted else "cache_params"  # the latter: Mamba
 
     def __call__(self, input_ids: Tensor, mask: Tensor, position_ids: Tensor, past: Any) -> Tensor:
         """Logits [rows, vocabulary] after the last of `input_ids` [rows, columns]."""
-        positions = {"position_ids": position_ids} if self._positions else {}
-        output = self._model(
-            input_ids=input_ids, attention_mask=mask, past_key_values=past, use_cache=True, **positions, **self._options
-        )
+        inputs = {"position_ids": position_ids, self._past_name: past} if self._positions else {self._past_name: past}
+        if self._past_name == "past_key_values" or input_ids.shape[1] > 1:
+            inputs["attention_mask"] = mask  # a Mamba step has no columns to mask, and would multiply by all of them
+        output = self._model(input_ids=input_ids, use_cache=True, **inputs, **self._options)
         return output.logits[:, -1]
 
 
@@ -95,10 +96,11 @@ class Decoder:
             return waits and not self._rows
         return waits and (not self._rows or (self._max_rows - len(self._rows)) * 8 >= self._max_rows)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def fill(self) -> list[Row]:
         """Let rows join while there is room; returns those that their first token finished."""
         finished: list[Row] = []
+        self._cache.expected_rows = min(self._max_rows, self._remaining)
         while self._remaining > len(self._rows) + len(finished) and (free := self._max_rows - len(self._rows)):
             if self._rows and not self._cache.refillable:
                 break
@@ -109,11 +111,11 @@ class Decoder:
         self._remaining -= len(finished)
         return finished
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def step(self) -> list[Row]:
         """One more token for every row; returns those that it finished."""
-        expected = min(self._max_rows, self._remaining)
-        mask = self._cache.mask(expected)
+        self._cache.expected_rows = min(self._max_rows, self._remaining)
+        mask = self._cache.mask()
         logits_RV = self._forward(self._token_R[:, None], mask, self._position_R[:, None], self._cache.past)
         self._cache.advance()
         self._token_R = self._extend(self._rows, logits_RV)
@@ -155,7 +157,7 @@ class Decoder:
         going_on = [index for index, (_, row) in enumerate(joining) if not row.finish_reason]
         if going_on:
             sources = [joining[index][0] for index in going_on]
-            self._cache.place(block, sources, min(self._max_rows, self._remaining))
+            self._cache.place(block, sources)
             self._rows += [joining[index][1] for index in going_on]
             position_B = torch.tensor([block.lengths[source] for source in sources], device=self._device)
             self._token_R = torch.cat((self._token_R, token_B[going_on]))

@@ -56,4 +56,5 @@ def _invert(weight_RK: Tensor, uniform_R: Tensor) -> Tensor:
     total_R = cumulative_RK[:, -1]
     # uniform * total may round up to the total, beyond which there is no index.
     target_R = torch.minimum(uniform_R * total_R, torch.nextafter(total_R, torch.zeros_like(total_R)))
-    return torch.searchsorted(cumulative_RK, target_R[:, None], right=True).squeeze(1)
+    index_R = torch.searchsorted(cumulative_RK, target_R[:, None], right=True).squeeze(1)
+    return index_R.clamp(max=weight_RK.shape[1] - 1)  # only weights that are not numbers lie beyond; the caller sees to them

@@ -32,6 +32,7 @@ class DecodeCache(Protocol):
     """What the decoder needs of a cache. Rows are numbered from 0 in the order in which they were placed."""
 
     refillable: bool  # whether rows may join while others are being decoded
+    expected_rows: int  # how many will be decoded at a time from now on: what buffers should have room for
 
     @property
     def past(self) -> Cache:
@@ -40,10 +41,10 @@ class DecodeCache(Protocol):
     def new_block(self) -> DynamicCache:
         """An empty cache to compute the prompts of a block in."""
 
-    def place(self, block: Block, source_B: Sequence[int], expected_rows: int) -> None:
+    def place(self, block: Block, source_B: Sequence[int]) -> None:
         """Append rows that continue the prompts `source_B` of the block."""
 
-    def mask(self, expected_rows: int) -> Tensor:
+    def mask(self) -> Tensor:
         """Attention mask [rows, columns] of the coming step; makes room for the column it will write."""
 
     def advance(self) -> None:
@@ -67,7 +68,7 @@ class _Layer(DynamicLayer):
     def __init__(self, owner: InPlaceCache, computed: DynamicLayer) -> None:
         super().__init__()
         self.owner = owner
-        self.buffers = [states.new_empty(0, states.shape[1], 0, states.shape[3]) for states in (computed.keys, computed.values)]
+        self.buffers = [states.new_empty(0, states.shape[1], 0, states.shape[3]) for states in _states(computed)]
 
     def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
         rows, start, end = self.owner.rows, self.owner.start, self.owner.end
@@ -80,16 +81,25 @@ class _Layer(DynamicLayer):
         return self.owner.end - self.owner.start
 
 
+def _states(layer: DynamicLayer) -> tuple[Tensor, Tensor]:
+    assert layer.keys is not None
+    assert layer.values is not None
+    return layer.keys, layer.values
+
+
 class InPlaceCache:
     """Buffers with room to spare. `max_width` bounds the tokens of any one row."""
 
     refillable = True
 
     def __init__(self, device: torch.device, max_width: int) -> None:
+        self.expected_rows = 0
         self._max_width = max_width
-        self._cache = Cache(layers=[])
+        self._layers: list[_Layer] = []
         self._first: list[int] = []  # the column of each row's first token
-        self._valid_RC = torch.zeros(0, 0, dtype=torch.bool, device=device)  # true from there on, also where nothing is written yet
+        self._valid_RC = torch.zeros(
+            0, 0, dtype=torch.bool, device=device
+        )  # true from there on, also where nothing is written yet
         self.start = self.end = 0
 
     @property
@@ -98,21 +108,22 @@ class InPlaceCache:
 
     @property
     def past(self) -> Cache:
-        return self._cache
+        return Cache(layers=list(self._layers))
 
     def new_block(self) -> DynamicCache:
         return DynamicCache()
 
-    def place(self, block: Block, source_B: Sequence[int], expected_rows: int) -> None:
+    def place(self, block: Block, source_B: Sequence[int]) -> None:
         lengths_B = [block.lengths[source] for source in source_B]
         longest, old, new = max(lengths_B), self.rows, self.rows + len(source_B)
-        if not self._cache.layers:
-            self._cache.layers = [_Layer(self, computed) for computed in block.past.layers]
-        self._reserve(max(new, expected_rows), max(longest, self.end - self.start))
+        computed_L = [layer for layer in block.past.layers if isinstance(layer, DynamicLayer)]
+        if not self._layers:
+            self._layers = [_Layer(self, computed) for computed in computed_L]
+        self._reserve(new, max(longest, self.end - self.start))
         begin = self.end - longest
         source = torch.tensor(source_B, device=self._valid_RC.device)
-        for layer, computed in zip(self._cache.layers, block.past.layers, strict=True):
-            for buffer, states in zip(layer.buffers, (computed.keys, computed.values), strict=True):
+        for layer, computed in zip(self._layers, computed_L, strict=True):
+            for buffer, states in zip(layer.buffers, _states(computed), strict=True):
                 # Columns that become visible must hold finite numbers: masked or not, attention multiplies them.
                 buffer[:old, :, begin : self.start] = 0
                 buffer[old:new, :, self.start : begin] = 0
@@ -121,8 +132,8 @@ class InPlaceCache:
         self._validate(old)
         self.start = min(self.start, begin)
 
-    def mask(self, expected_rows: int) -> Tensor:
-        self._reserve(max(self.rows, expected_rows), self.end - self.start)
+    def mask(self) -> Tensor:
+        self._reserve(self.rows, self.end - self.start)
         return self._valid_RC[: self.rows, self.start : self.end + 1]
 
     def advance(self) -> None:
@@ -139,7 +150,7 @@ class InPlaceCache:
         if holes:
             used = slice(self.start, self.end)
             target, source = (torch.tensor(rows, device=self._valid_RC.device) for rows in (holes, movers))
-            for buffer in (buffer for layer in self._cache.layers for buffer in layer.buffers):
+            for buffer in (buffer for layer in self._layers for buffer in layer.buffers):
                 buffer[target, :, used] = buffer[source, :, used]
             self._valid_RC[target] = self._valid_RC[source]
         self._first = [self._first[row] for row in kept]
@@ -153,9 +164,10 @@ class InPlaceCache:
             self.start = self.end = min(width, columns_now)
         if rows <= rows_now and width <= self.end < columns_now:
             return
+        rows = max(rows, self.expected_rows)
         columns = max(width + 1, min(width + max(_MARGIN, width // 2), self._max_width + _MARGIN))
         old_used, new_used = slice(self.start, self.end), slice(width - (self.end - self.start), width)
-        for layer in self._cache.layers:
+        for layer in self._layers:
             for kind, old in enumerate(layer.buffers):
                 new = old.new_empty(rows, old.shape[1], columns, old.shape[3])
                 new[: self.rows, :, new_used] = old[: self.rows, :, old_used]
@@ -178,6 +190,7 @@ class ConcatenatingCache:
     refillable = False
 
     def __init__(self, config: Any, device: torch.device) -> None:
+        self.expected_rows = 0
         self._config, self._device = config, device
         self._cache = DynamicCache(config=config)
         self._valid_RC = torch.zeros(0, 0, dtype=torch.bool, device=device)
@@ -189,14 +202,14 @@ class ConcatenatingCache:
     def new_block(self) -> DynamicCache:
         return DynamicCache(config=self._config)
 
-    def place(self, block: Block, source_B: Sequence[int], expected_rows: int) -> None:
+    def place(self, block: Block, source_B: Sequence[int]) -> None:
         self._cache = deepcopy(block.past)
-        self._cache.reorder_cache(torch.tensor(source_B, device=self._device))
+        self._select(source_B)
         width = max(block.lengths)
         first_B = width - torch.tensor([block.lengths[source] for source in source_B], device=self._device)
         self._valid_RC = torch.arange(width + 1, device=self._device) >= first_B[:, None]
 
-    def mask(self, expected_rows: int) -> Tensor:
+    def mask(self) -> Tensor:
         return self._valid_RC
 
     def advance(self) -> None:
@@ -205,7 +218,9 @@ class ConcatenatingCache:
     def remove(self, rows: Sequence[int]) -> list[int]:
         gone = set(rows)
         kept = [row for row in range(len(self._valid_RC)) if row not in gone]
-        index = torch.tensor(kept, device=self._device)
-        self._cache.reorder_cache(index)
-        self._valid_RC = self._valid_RC[index]
+        self._select(kept)
+        self._valid_RC = self._valid_RC[kept]
         return kept
+
+    def _select(self, rows: Sequence[int]) -> None:
+        self._cache.reorder_cache(torch.tensor(rows, dtype=torch.long, device=self._device))  # type: ignore[arg-type]

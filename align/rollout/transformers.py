@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from align.errors import RolloutError
+from align.rollout.attention import grouped_attention
 from align.rollout.decoder import Decoder, Forward, Row
 from align.rollout.kv_cache import decode_cache
 from align.rollout.noise import sample_key
@@ -51,9 +52,10 @@ class TransformersEngine:
         training = self._model.training
         self._model.eval()
         try:
-            while decoder.busy:
-                for row in decoder.fill() if decoder.wants_rows else decoder.step():
-                    yield self._completion(row, stop)
+            with grouped_attention(config):
+                while decoder.busy:
+                    for row in decoder.fill() if decoder.wants_rows else decoder.step():
+                        yield self._completion(row, stop)
         except torch.OutOfMemoryError as error:
             raise RolloutError(
                 f"out of memory while decoding {self._max_rows} sequences: {error}",
@@ -74,7 +76,9 @@ class TransformersEngine:
         for name, tensor in weights:
             if name not in own:
                 close = get_close_matches(name, own, n=3)
-                raise RolloutError(f"the engine's model has no weight {name!r}", fix=f"names like it: {', '.join(close) or 'none'}")
+                raise RolloutError(
+                    f"the engine's model has no weight {name!r}", fix=f"names like it: {', '.join(close) or 'none'}"
+                )
             if own[name].shape != tensor.shape:
                 raise RolloutError(
                     f"weight {name!r} has shape {tuple(tensor.shape)}, the engine's model has {tuple(own[name].shape)}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,14 +18,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
 
 from align.run.dashboard import Dashboard, plain_line
-from align.run.rollouts import prompt_text
+from align.run.samples import describe_samples
+from align.run.signals import NOTICE
 
 if TYPE_CHECKING:
     from align.run.watch import Note
-    from align.types import Group, Scored
+    from align.types import Group
 
 _PLAIN_SECONDS = 1.0  # between plain lines of short steps
-_SAMPLE_CHARACTERS = 600
 
 
 class RunConsole:
@@ -42,6 +43,7 @@ class RunConsole:
         )
         self._dashboard: Dashboard | None = None
         self._last_line = -math.inf
+        self._notice = ""
 
     def __enter__(self) -> RunConsole:
         if self.terminal.is_terminal and self.terminal.is_interactive:
@@ -101,15 +103,17 @@ class RunConsole:
         finally:
             self._close_activity(task, text, time.monotonic() - begin)
 
+    def announce_stop(self) -> None:
+        """For StopSignals: say that the run ends after this step. Safe in a signal handler."""
+        if self._live is None:
+            os.write(2, f"{NOTICE}\n".encode())
+        else:
+            self._notice = NOTICE  # the refreshing thread shows it
+
     def samples(self, groups: Sequence[Group], step: int) -> None:
         """Two completions of a step, the best and the worst of the first prompt that has both."""
-        group = next((g for g in groups if len({r for r in g.rewards_G if not math.isnan(r)}) > 1), groups[0] if groups else None)
-        if group is None:
-            return
-        ranked = sorted(group.samples, key=lambda sample: -math.inf if math.isnan(sample.reward) else sample.reward)
-        self.show(Text.assemble((f"samples of step {step}  ", "bold"), (_shorten(prompt_text(group.prompt)), "dim")))
-        for sample in (ranked[-1], ranked[0])[: len(ranked)]:
-            self.show(_sample_text(sample))
+        if groups:
+            self.show(describe_samples(groups, step))
 
     def _close_activity(self, task: TaskID, text: str, seconds: float) -> None:
         self._activities.remove_task(task)
@@ -122,24 +126,11 @@ class RunConsole:
             parts.append(self._dashboard.render())
         if self._activities.tasks:
             parts.append(self._activities)
+        if self._notice:
+            parts.append(Text(self._notice, style="bold yellow"))
         return Stack(*parts)
 
 
 def silent_console() -> RunConsole:
     """For callers of the Python functions, who ask for results and not for a display."""
     return RunConsole(Terminal(quiet=True))
-
-
-def _sample_text(sample: Scored) -> Text:
-    style = "green" if sample.reward > 0 else "red"
-    details = "; ".join(f"{name} {v.status}" + (f" ({v.detail})" if v.detail else "") for name, v in sample.verdicts.items())
-    completion = sample.rollout.completion
-    head = f"  reward {sample.reward:.3g}, {len(completion.token_ids)} tokens, {_shorten(details, 120)}\n"
-    body = "\n".join(f"    {line}" for line in _shorten(completion.text).splitlines())
-    return Text.assemble((head, style), body)
-
-
-def _shorten(text: str, most: int = _SAMPLE_CHARACTERS) -> str:
-    """The start and the end of a long text, without characters that would move the cursor."""
-    clean = "".join(c if c.isprintable() or c == "\n" else " " for c in text.strip())
-    return clean if len(clean) <= most else f"{clean[: most * 2 // 3]} ... {clean[-most // 3 :]}"

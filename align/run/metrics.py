@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 from align.errors import RecipeError
 from align.run.records import append_row, plain_numbers
@@ -126,7 +128,7 @@ class WeightsAndBiases:
         import wandb
 
         note = folder / "wandb" / "run_id"
-        run_id = note.read_text() if note.exists() else wandb.util.generate_id()
+        run_id = note.read_text() if note.exists() else uuid4().hex[:8]
         note.parent.mkdir(exist_ok=True)
         note.write_text(run_id)
         self._run = wandb.init(project=project, dir=str(folder), config=dict(config), id=run_id, resume="allow", name=folder.name)
@@ -145,7 +147,8 @@ def check_sinks(log: Log) -> None:
     if importlib.util.find_spec("wandb") is None:
         raise RecipeError("the package wandb is not installed", place="log.wandb", fix="pip install wandb, or remove log.wandb")
     offline = os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun")
-    if not offline and not os.environ.get("WANDB_API_KEY") and "api.wandb.ai" not in _netrc():
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    if not offline and not os.environ.get("WANDB_API_KEY") and host not in _netrc():
         raise RecipeError("Weights & Biases knows no key", place="log.wandb", fix="run `wandb login`, or set WANDB_MODE=offline")
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from align.run.samples import prompt_text
+
 if TYPE_CHECKING:
     from align.types import Group, Prompt, Scored
 
@@ -53,13 +55,6 @@ def encode_rollouts(
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
-
-
-def prompt_text(prompt: Prompt) -> str:
-    """A prompt to read: the bare text of a single message, `role: text` lines of a conversation."""
-    if len(prompt.messages) == 1:
-        return str(prompt.messages[0].get("content", ""))
-    return "\n".join(f"{message.get('role', '')}: {message.get('content', '')}" for message in prompt.messages)
 
 
 def _row(step: int, prompt: Prompt, sample: Scored) -> dict[str, Any]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_NOTICE = "\nasked to stop: saving after this step (once more to end at once)\n"
+NOTICE = "asked to stop: saving after this step (once more to end at once)"
+
+
+def _write_notice() -> None:
+    """Straight to the file descriptor: the interrupted code may be in the middle of a buffered write."""
+    os.write(2, f"\n{NOTICE}\n".encode())
 
 
 class StopSignals:
@@ -20,7 +25,9 @@ class StopSignals:
     signals: there `requested` stays False.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, announce: Callable[[], None] | None = None) -> None:
+        """`announce` tells the user, from within the signal handler: it may set a flag, but not print."""
+        self._announce = announce or _write_notice
         self.requested: str | None = None  # the signal's name
         self._before: dict[signal.Signals, Any] = {}
 
@@ -35,8 +42,7 @@ class StopSignals:
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self.requested is None:
             self.requested = signal.Signals(number).name
-            # Straight to the file descriptor: the interrupted code may be in the middle of a buffered write.
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _NOTICE.encode())
+            self._announce()
             return
         self._restore()
         if number == signal.SIGINT:

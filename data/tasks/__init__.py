@@ -49,8 +49,8 @@ def task_params(task: Task, given: Mapping[str, Any]) -> TaskParams:
             message = f"the task {task.name} has no parameter {key!r}"
         else:
             message = f"{key}: {first['msg']}" if key else first["msg"].removeprefix("Value error, ")
-            field = task.params.model_fields.get(key)
-            fix = (field and field.description) or "see `align recipes tasks`"
+            defaults = ", ".join(f"{name} = {field.default!r}" for name, field in task.params.model_fields.items())
+            fix = f"its parameters and their defaults are {defaults}"
         raise RecipeError(message, place=f"params of {task.name}", fix=fix) from error
 
 
@@ -70,6 +70,7 @@ def task_rows(name: str, params: Mapping[str, Any], *, seed: int, size: int) -> 
             if repeats > _MOST_REPEATS + size:
                 raise DataError(
                     f"the task {name} has only about {len(seen)} different problems for seed {seed}, {size} were asked for",
+                    place=f"params of {name}",
                     fix="lower `size`, or choose `params` that allow more problems",
                 )
         else:

@@ -14,8 +14,8 @@ from align.rewards.verdict import Verdict
 
 Mistake = Literal["slip", "carry", "skip"]
 
-_ANSWER = re.compile(r"(?:\bso|\banswer(?: is)?:?|####|\\boxed\{)\s*(-?\d+)", re.IGNORECASE)
-_ONLY_A_NUMBER = re.compile(r"\s*(-?\d+)\s*\.?\s*")
+_ANSWER = re.compile(r"(?:\bso|\banswer(?: is)?:?|####|\\boxed\{)\s*(-?[0-9]+)", re.IGNORECASE)
+_ONLY_A_NUMBER = re.compile(r"\s*(-?[0-9]+)\s*\.?\s*")
 _MOST_DIGITS = 100  # int() of a text is quadratic, and no sum here is this long
 
 

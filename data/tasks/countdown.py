@@ -75,10 +75,11 @@ class Countdown:
         text = _answer_text(completion)
         try:
             tokens = tokens_of(text)
+            tree = parse(tokens)
             # the numbers are compared before anything is computed: what is left to compute is then small
             if Counter(numbers_of(tokens)) != Counter(row["numbers"]):
                 return Verdict.failed(f"used {numbers_of(tokens)}, given were {list(row['numbers'])}")
-            value = value_of(parse(tokens))
+            value = value_of(tree)
         except ExpressionError as error:
             return Verdict.unparsable(str(error))
         except ZeroDivisionError:

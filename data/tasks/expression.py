@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-_TOKEN = re.compile(r"\s*(\d{1,12}|[-+*/()])")
+_TOKEN = re.compile(r"\s*([0-9]{1,12}|[-+*/()])")
 _SAME_SIGN = str.maketrans({"\u00d7": "*", "\u00b7": "*", "\u00f7": "/", "\u2212": "-", "\u2013": "-", "[": "(", "]": ")"})
 _LONGEST = 400  # characters
 _DEEPEST = 40  # brackets within brackets, signs before signs

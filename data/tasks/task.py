@@ -68,5 +68,6 @@ def draw_problem(random: Random, seed: int, draw: Callable[[Random], P]) -> P:
             return problem
     raise DataError(
         f"no problem left for seed {seed}: these parameters allow too few different problems",
+        place="params of the task",
         fix="choose parameters with more problems (more terms, larger numbers)",
     )

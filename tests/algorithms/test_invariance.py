@@ -30,7 +30,8 @@ def cuts(seed):
 def accumulate(step, pieces, loss_of):
     """Loss, gradient in the order of the whole step, and summed stats, over micro-batches."""
     step = replace(step, index_N=torch.arange(len(step.segment_N)))
-    total, gradient_N, sums = 0.0, torch.zeros_like(step.logp_N), {}
+    total, gradient_N = 0.0, torch.zeros_like(step.logp_N)
+    sums: dict[str, float] = {}
     for piece in pieces:
         part = step.select(piece).leaf()
         loss, stats = loss_of(part)

@@ -42,7 +42,7 @@ def test_every_mode_is_one_where_sampler_and_trainer_agree():
         weight_N = mismatch_weight(OLD_N, OLD_N, SEGMENT_N, MASK_N, mode, 0.5, 2.0)
         assert weight_N.tolist() == [1, 0, 1, 1]
     with pytest.raises(ValueError, match="geometric_mask"):
-        mismatch_weight(OLD_N, OLD_N, SEGMENT_N, MASK_N, "geometric", 0.5, 2.0)
+        mismatch_weight(OLD_N, OLD_N, SEGMENT_N, MASK_N, "geometric", 0.5, 2.0)  # type: ignore[arg-type]
 
 
 def test_metrics_by_hand():

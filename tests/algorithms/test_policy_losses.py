@@ -86,7 +86,9 @@ def test_gmpo_by_hand():
 
 
 def test_cispo_by_hand():
-    loss_N, gradient_N = run("cispo", [-1.0, -1.0, -1.0], [-1 - log(2.0), -1 - log(9.0), -1 - log(9.0)], [2.0, 2.0, -2.0], cap=5.0)
+    loss_N, gradient_N = run(
+        "cispo", [-1.0, -1.0, -1.0], [-1 - log(2.0), -1 - log(9.0), -1 - log(9.0)], [2.0, 2.0, -2.0], cap=5.0
+    )
     close(loss_N, [4.0, 10.0, -10.0])
     close(gradient_N, [-4.0, -10.0, 10.0])
 

@@ -54,7 +54,7 @@ def test_every_mode_has_a_name():
     for mode in REDUCTION_NAMES:
         assert reduce(LOSS_N, SEGMENT_N, MASK_N, mode, totals, GROUP_B).isfinite()
     with pytest.raises(ValueError, match="token_mean"):
-        reduce(LOSS_N, SEGMENT_N, MASK_N, "mean", totals, GROUP_B)
+        reduce(LOSS_N, SEGMENT_N, MASK_N, "mean", totals, GROUP_B)  # type: ignore[arg-type]
 
 
 def test_larger_totals_make_a_part_count_less():

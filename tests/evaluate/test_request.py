@@ -48,7 +48,7 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def settings(**flags: Any) -> dict[str, Any]:
-    nothing = {"data": (), "rewards": (), "columns": {}, "k": ()}
+    nothing: dict[str, Any] = {"data": (), "rewards": (), "columns": {}, "k": ()}
     unset = dict.fromkeys(["model", "limit", "num_generations", "temperature", "max_completion_length", "seed"])
     return evaluation_settings(**{**unset, **nothing, **flags})
 
@@ -92,6 +92,7 @@ def test_a_training_recipe_lends_its_evaluation(recipe: Path, model: Path) -> No
 
 def test_flags_win_over_the_recipe(recipe: Path, model: Path, problems: Path) -> None:
     made = evaluation_recipe(recipe, (), settings(model=model, data=[str(problems)], rewards=["math"], num_generations=2, k=[2]))
+    assert evaluation_recipe(recipe, (), settings(model=model, limit=7)).evaluate.max_problems == 7
     assert made.data.eval[0].path == str(problems)
     assert [reward.use for reward in made.rewards] == ["math"]
     assert (made.evaluate.num_generations, made.evaluate.k) == (2, [2])

@@ -11,6 +11,7 @@ from rich.console import Console as Terminal
 
 from align.run.console import RunConsole, silent_console
 from align.run.dashboard import Dashboard, clock, plain_line, sparkline
+from align.run.samples import shorten
 from align.run.watch import Note
 from align.types import Group
 
@@ -86,6 +87,18 @@ def test_an_activity_shows_progress_and_what_it_took(monkeypatch: pytest.MonkeyP
     assert "2/3" in out.getvalue()
 
 
+def test_a_request_to_stop_shows_in_the_live_display_and_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    console, out = captured(terminal=True)
+    with console:
+        console.announce_stop()
+    assert "asked to stop: saving after this step" in out.getvalue()
+    console, out = captured(terminal=False)
+    with console:
+        console.announce_stop()
+    assert out.getvalue() == ""
+    assert capfd.readouterr().err == "asked to stop: saving after this step (once more to end at once)\n"
+
+
 def test_samples_are_the_best_and_the_worst_of_a_mixed_group(make_group: Callable[..., Group]) -> None:
     console, out = captured(terminal=False)
     console.samples([make_group([1.0, 1.0], name="same"), make_group([0.0, 1.0, math.nan], name="mixed")], step=5)
@@ -107,11 +120,9 @@ def test_text_of_a_model_is_shown_as_text() -> None:
     assert out.getvalue().splitlines() == ["[red]not markup[/red] [/oops]", "note  step 3: it stands still [a]. Try: push"]
 
 
-def test_escape_sequences_and_length_of_a_completion_are_tamed(make_group: Callable[..., Group]) -> None:
-    from align.run.console import _shorten
-
-    assert "\x1b" not in _shorten("\x1b[2Jgone\x07\r\u202e")
-    assert len(_shorten("x" * 10_000)) < 700
+def test_escape_sequences_and_length_of_a_completion_are_tamed() -> None:
+    assert "\x1b" not in shorten("\x1b[2Jgone\x07\r\u202e")
+    assert len(shorten("x" * 10_000)) < 700
 
 
 def test_the_silent_console_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,8 +155,9 @@ def test_the_summary_is_read_from_the_records(resolve: Resolve) -> None:
     [(Preempted("saved"), "preempted"), (KeyboardInterrupt(), "interrupted"), (ZeroDivisionError("oops"), "failed")],
 )
 def test_a_run_that_ends_by_an_error_says_so(resolve: Resolve, error: BaseException, status: str) -> None:
-    with pytest.raises(type(error)), RunDirectory.open(resolve()) as run:
-        append_row(run.metrics_file, {"step": 7})
+    run = RunDirectory.open(resolve())
+    append_row(run.metrics_file, {"step": 7})
+    with pytest.raises(type(error)), run:
         raise error
     summary = json.loads((run.path / "summary.json").read_text())
     assert (summary["status"], summary["steps"]) == (status, 7)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -101,7 +103,6 @@ def test_json_lines_are_there_after_each_step(tmp_path: Path) -> None:
 
 def _scalars(folder: Path) -> dict[int, float]:
     """Step -> reward as a TensorBoard reader of the event files sees it, purged steps taken out."""
-    from tensorboardX.event_file_writer import EventFileWriter  # noqa: F401  (registers nothing; proves the format's owner is here)
     from tensorboardX.proto import event_pb2
 
     seen: dict[int, float] = {}
@@ -120,10 +121,10 @@ def _scalars(folder: Path) -> dict[int, float]:
 
 def test_tensorboard_holds_finite_numbers_and_a_resume_hides_what_was_redone(tmp_path: Path) -> None:
     first = TensorBoard(tmp_path, first_step=1)
-    for step in (1, 2, 3):
+    for step in (1, 2, 3, 4):
         first.write(step, {"reward": step / 4, "kl": math.nan})
     first.close()
-    assert _scalars(tmp_path) == {1: 0.25, 2: 0.5, 3: 0.75}
+    assert _scalars(tmp_path) == {1: 0.25, 2: 0.5, 3: 0.75, 4: 1.0}
     time.sleep(1.1)  # event files are named by the second
     second = TensorBoard(tmp_path, first_step=3)
     second.write(3, {"reward": 5.0})
@@ -134,6 +135,36 @@ def test_tensorboard_holds_finite_numbers_and_a_resume_hides_what_was_redone(tmp
 def test_sinks_of_a_recipe(tmp_path: Path) -> None:
     (sink,) = open_sinks(tmp_path, Log(tensorboard=False), {}, first_step=1)
     assert isinstance(sink, JsonLines)
+
+
+class FakeRun:
+    def __init__(self, **started: Any) -> None:
+        self.started, self.finished = started, False
+        self.logged: list[tuple[int, dict[str, float]]] = []
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.logged.append((step, values))
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+def test_weights_and_biases_continues_its_own_run_on_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[FakeRun] = []
+
+    def init(**started: Any) -> FakeRun:
+        runs.append(FakeRun(**started))
+        return runs[-1]
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    for first_step in (1, 3):
+        sink = open_sinks(tmp_path, Log(tensorboard=False, wandb="project"), {"seed": 7}, first_step=first_step)[1]
+        sink.write(first_step, {"reward": 0.5, "kl": math.nan})
+        sink.close()
+    assert [run.logged for run in runs] == [[(1, {"reward": 0.5})], [(3, {"reward": 0.5})]]
+    assert all(run.finished for run in runs)
+    assert runs[0].started["id"] == runs[1].started["id"]
+    assert (runs[0].started["project"], runs[0].started["config"], runs[0].started["resume"]) == ("project", {"seed": 7}, "allow")
 
 
 def test_weights_and_biases_is_refused_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pyarrow.parquet as pq
 import pytest
 
-from align.run.rollouts import encode_rollouts, prompt_text
+from align.run.rollouts import encode_rollouts
+from align.run.samples import prompt_text
 from align.types import Group, Prompt
 
 MakeGroup = Callable[..., Group]

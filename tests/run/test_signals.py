@@ -52,6 +52,13 @@ def test_the_second_signal_ends_at_once(number: signal.Signals, code: int) -> No
     assert (out, process.returncode) == ("", code)
 
 
+def test_the_request_is_announced_once_where_one_asks() -> None:
+    calls: list[str] = []
+    with StopSignals(lambda: calls.append("announced")):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert calls == ["announced"]
+
+
 def test_the_handlers_of_before_come_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with StopSignals() as stop:

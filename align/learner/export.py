@@ -60,6 +60,7 @@ def _check_target(folder: Path, out: Path, overwrite: bool) -> None:
 
 def _load(folder: Path, dtype: str | None) -> tuple[Any, Any]:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -70,8 +71,8 @@ def _load(folder: Path, dtype: str | None) -> tuple[Any, Any]:
             adapted = AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
             return adapted.merge_and_unload().to(getattr(torch, dtype or "float32")), tokenizer
         return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto"), tokenizer
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"cannot load the model: {reason}", place=str(folder), fix="export an earlier checkpoint"
         ) from error

@@ -1,0 +1,101 @@
+"""What a recipe's numbers multiply to: sequences, optimizer steps, tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from align.recipe.schema import EvaluateRecipe, Recipe, RLRecipe, SFTRecipe
+from align.recipe.validate import evaluation_length, longest_sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """A number of the run, and how it comes about."""
+
+    name: str
+    value: float
+    how: str
+
+
+def batch_arithmetic(recipe: Recipe, rows: Mapping[str, int]) -> list[Quantity]:
+    """The quantities of a run; `rows` are the usable rows of "train" and "eval", where they are known."""
+    if isinstance(recipe, RLRecipe):
+        return [*_rl(recipe, rows), *_evaluation(recipe, rows)]
+    if isinstance(recipe, SFTRecipe):
+        return [*_sft(recipe, rows), *_evaluation(recipe, rows)]
+    return list(_evaluation(recipe, rows))
+
+
+def largest_micro_batch(recipe: RLRecipe | SFTRecipe) -> tuple[int, int]:
+    """(sequences, tokens of each) of a micro-batch of the longest sequences; one above the budget stands alone."""
+    if isinstance(recipe, SFTRecipe):
+        sequences, longest = recipe.train.sequences_per_step, recipe.train.max_length
+    else:
+        sequences = recipe.train.prompts_per_step * recipe.rollout.num_generations // recipe.train.minibatches
+        longest = recipe.data.max_prompt_length + recipe.rollout.max_completion_length
+    return min(sequences, max(1, recipe.train.micro_batch_tokens // longest)), longest
+
+
+def _rl(recipe: RLRecipe, rows: Mapping[str, int]) -> Iterator[Quantity]:
+    train, samples = recipe.train, recipe.rollout.num_generations
+    prompts, sequences = train.prompts_per_step, train.prompts_per_step * samples
+    prompt, completion = recipe.data.max_prompt_length, recipe.rollout.max_completion_length
+    yield Quantity(name="completions a step", value=sequences, how=f"{prompts} prompts x {samples} generations")
+    updates = train.epochs * train.minibatches
+    how = f"{train.epochs} epochs x {train.minibatches} mini-batches of {sequences // train.minibatches} completions"
+    yield Quantity(name="optimizer steps a step", value=updates, how=how)
+    yield Quantity(name="optimizer steps", value=updates * train.steps, how=f"{updates} x {train.steps} steps")
+    yield _micro_batches(recipe, sequences // train.minibatches)
+    how = f"{sequences} x ({prompt} prompt + {completion} completion)"
+    yield Quantity(name="tokens a step, at most", value=sequences * (prompt + completion), how=how)
+    how = f"{sequences} x {completion} x {train.steps} steps"
+    yield Quantity(name="sampled tokens, at most", value=sequences * completion * train.steps, how=how)
+    yield from _passes("prompts", prompts * train.steps, f"{prompts} x {train.steps} steps", rows.get("train"))
+
+
+def _sft(recipe: SFTRecipe, rows: Mapping[str, int]) -> Iterator[Quantity]:
+    train = recipe.train
+    yield Quantity(name="optimizer steps", value=train.steps, how="one a step")
+    yield _micro_batches(recipe, train.sequences_per_step)
+    how = f"{train.sequences_per_step} x {train.max_length}"
+    yield Quantity(name="tokens a step, at most", value=train.sequences_per_step * train.max_length, how=how)
+    drawn, how = train.sequences_per_step * train.steps, f"{train.sequences_per_step} x {train.steps} steps"
+    yield from _passes("demonstrations", drawn, how, rows.get("train"))
+
+
+def _micro_batches(recipe: RLRecipe | SFTRecipe, sequences: int) -> Quantity:
+    rows, longest = largest_micro_batch(recipe)
+    how = f"{sequences} sequences, {rows} of {longest} tokens at a time"
+    return Quantity(name="micro-batches an optimizer step, at most", value=-(-sequences // rows), how=how)
+
+
+def _passes(what: str, drawn: int, how: str, rows: int | None) -> Iterator[Quantity]:
+    yield Quantity(name=f"{what} drawn", value=drawn, how=how)
+    if rows:
+        yield Quantity(name="passes over the data", value=drawn / rows, how=f"{drawn} of {rows} rows")
+
+
+def _evaluation(recipe: Recipe, rows: Mapping[str, int]) -> Iterator[Quantity]:
+    evaluation, problems = recipe.evaluate, rows.get("eval")
+    if evaluation is None or problems is None:
+        return
+    problems = min(problems, evaluation.max_problems or problems)
+    samples = problems * evaluation.num_generations
+    how = f"{problems} problems x {evaluation.num_generations} generations, each up to {evaluation_length(recipe)} tokens"
+    yield Quantity(name="samples an evaluation", value=samples, how=how)
+    if not isinstance(recipe, EvaluateRecipe):
+        between = max(0, -(-recipe.train.steps // evaluation.every) - 1) if evaluation.every else 0
+        count = evaluation.before + between + evaluation.after
+        yield Quantity(
+            name="evaluations", value=count, how=f"{evaluation.before:d} before, {between} between, {evaluation.after:d} after"
+        )
+
+
+def length_notes(recipe: Recipe, positions: int | None) -> Iterator[str]:
+    """What to know of the longest sequences; `positions` is the model's max_position_embeddings."""
+    longest = longest_sequence(recipe)
+    if not isinstance(recipe, EvaluateRecipe) and longest > recipe.train.micro_batch_tokens:
+        yield f"a sequence of {longest} tokens is larger than train.micro_batch_tokens and will go through the model alone"
+    if positions is not None and longest > positions:
+        yield f"sequences may get {longest} tokens long, but the model has {positions} positions: lower the length limits"

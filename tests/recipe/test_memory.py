@@ -1,0 +1,147 @@
+"""Memory estimates against numbers by hand and against tensors that exist."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from align.errors import CheckpointError, RecipeError
+from align.recipe.load import Resolved, load_recipe
+from align.recipe.memory import Memory, estimate_memory, memory_notes
+from align.recipe.method import recipe_method
+from align.recipe.schema import RLRecipe
+
+Write = Callable[..., Path]
+CONFIG = {
+    "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 160,
+    "max_position_embeddings": 512,
+}  # fmt: skip
+
+
+def resolve(write: Write, *overrides: str, kind: str = "llama") -> Resolved:
+    model = json.dumps({"model_type": kind, "config": CONFIG, "tokenizer": {"vocab_size": 300}})
+    sizes = ["data.max_prompt_length=40", "rollout.max_completion_length=60", "train.micro_batch_tokens=800"]
+    return load_recipe(write(), [f"model={{init: {model}}}", *sizes, *overrides])
+
+
+def estimate(resolved: Resolved) -> Memory:
+    method = recipe_method(resolved) if isinstance(resolved.recipe, RLRecipe) else None
+    return estimate_memory(resolved, method)
+
+
+def parts(memory: Memory) -> dict[str, int]:
+    return {part.name: part.bytes for part in memory.parts}
+
+
+def real_model(kind: str = "llama") -> Any:
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, vocab_size=300, **CONFIG), dtype=torch.float32)
+
+
+def test_what_is_held_by_hand(write: Write) -> None:
+    memory = estimate(resolve(write))
+    count = sum(parameter.numel() for parameter in real_model().parameters())
+    found = parts(memory)
+    assert (memory.parameters, memory.trainable, memory.positions) == (count, count, 512)
+    assert found["weights"] == found["reference model"] == found["gradients"] == 4 * count
+    assert found["optimizer (AdamW)"] == 8 * count
+    assert found["key-value cache"] == 32 * 100 * (
+        3 * 2 * 2 * 16 * 4
+    )  # sequences, tokens, layers x (k, v) x heads x size x float32
+    assert found["logits"] == 4 * 4 * 8 * 100 * 300  # at most the micro-batch, of 8 x 100 tokens
+    always = found["weights"] + found["reference model"] + found["optimizer (AdamW)"]
+    own = next(value for name, value in found.items() if name in ("Python and libraries", "CUDA context"))
+    assert memory.peak("generate") == own + always + found["key-value cache"]
+    assert memory.peak("update") == own + always + found["gradients"] + found["activations"] + found["logits"]
+    assert memory.total == max(memory.peak("generate"), memory.peak("update"))
+
+
+def test_there_is_a_reference_only_where_a_kl_term_wants_one(write: Write) -> None:
+    assert "reference model" not in parts(estimate(resolve(write, "algorithm.beta=0")))
+    assert "reference model" not in parts(estimate(resolve(write, "algorithm.method=dapo")))
+    assert "reference model" not in parts(estimate(resolve(write, "model.lora={r: 4}")))
+
+
+def test_adapters(write: Write) -> None:
+    memory = estimate(resolve(write, "model.lora={r: 4}"))
+    attention, mlp = (64 + 64) * 2 + (64 + 32) * 2, (64 + 160) * 3  # inputs + outputs of q, o; k, v; gate, up, down
+    assert memory.trainable == 4 * 3 * (attention + mlp)
+    assert parts(memory)["gradients"] == 4 * memory.trainable
+    assert parts(memory)["weights"] == 4 * memory.parameters > 4 * (memory.parameters - memory.trainable)
+
+
+def kept_by_autograd(model: Any, rows: int, width: int, dtype: str) -> int:
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, Any] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    ids, positions = torch.zeros(rows, width, dtype=torch.int64), torch.arange(width).expand(rows, width)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16"),
+    ):
+        model.train().get_decoder()(input_ids=ids, position_ids=positions, use_cache=False)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_activations_are_those_of_a_real_forward_pass(write: Write, kind: str, dtype: str) -> None:
+    estimated = parts(estimate(resolve(write, f"model.dtype={dtype}", kind=kind)))["activations"]
+    kept = kept_by_autograd(real_model(kind), 8, 100, dtype)
+    assert kept < estimated < 1.2 * kept
+
+
+def test_gradient_checkpointing_keeps_one_layer_and_the_borders(write: Write) -> None:
+    whole = parts(estimate(resolve(write)))["activations"]
+    checkpointed = parts(estimate(resolve(write, "train.gradient_checkpointing=true")))["activations"]
+    assert whole / 3 < checkpointed < whole / 3 + 8 * 100 * 64 * 4 * 6  # a third, and a few hidden states
+
+
+def test_a_large_model_is_not_allocated(write: Write, tmp_path: Path) -> None:
+    config = AutoConfig.for_model(
+        "qwen2", hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2,
+        vocab_size=151936, tie_word_embeddings=True,
+    )  # fmt: skip
+    config.save_pretrained(tmp_path / "qwen")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    resolved = load_recipe(write(), ["model={path: ./qwen, dtype: bfloat16}", "rollout.max_completion_length=512"])
+    memory = estimate(resolved)
+    assert memory.parameters == 1_543_714_304
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 500e6  # the weights alone are 6.2 GB
+    if memory.total > memory.available:
+        assert any("GiB are needed" in note for note in memory_notes(memory, resolved.recipe))
+
+
+@pytest.mark.parametrize(
+    ("override", "said", "fix"),
+    [
+        ("model.init.config.hidden_sise=64", "has no 'hidden_sise'", "did you mean hidden_size?"),
+        ("model.init.config.num_attention_heads=5", "not a multiple", "LlamaConfig"),
+        ("model.init.model_type=lama", "no model type 'lama'", "llama"),
+        ("model.init.config.hidden_size=wide", "llama", "LlamaConfig"),
+        ("model.init.config.num_key_value_heads=3", "makes no model", "sizes that divide"),
+    ],
+)
+def test_a_configuration_that_makes_no_model(write: Write, override: str, said: str, fix: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        estimate(resolve(write, override))
+    assert said in error.value.message
+    assert fix in str(error.value.fix)
+    assert error.value.place == "command line"
+
+
+def test_a_broken_configuration_file(write: Write) -> None:
+    write("{", "model/config.json")
+    with pytest.raises(CheckpointError, match="no configuration of"):
+        estimate(load_recipe(write(), ["model={path: ./model}"]))

@@ -1,0 +1,178 @@
+"""The math reward: right and wrong answers, hostile ones, and references that cannot be used."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from align.rewards.verdict import Verdict
+from align.types import Rollout
+
+Judge = Callable[..., list[Verdict]]
+Make = Callable[..., Rollout]
+
+PAIRS = [
+    ("18", "The answer is 18.", "pass"),
+    ("18", "She makes 18 dollars every day.", "pass"),
+    ("18", "The answer is that Janet makes $18 every day.", "pass"),
+    ("18", "The answer is that it is not 18 at all", "fail"),
+    ("2ab", "2ab", "pass"),
+    ("2", "2ab", "fail"),
+    ("2", "2m", "fail"),
+    ("\\sqrt{3}", "\\boxed{\\sqrt{3}\\text{ cm}}", "pass"),
+    ("\\sqrt{3}\\text{ m}", "\\boxed{\\sqrt{3}\\text{ cm}}", "fail"),
+    ("2", "1 and 2", "fail"),
+    ("18", "so 16 - 3 = 13, hence 26", "fail"),
+    ("18", "", "unparsable"),
+    ("18", "I do not know.", "unparsable"),
+    ("18", "<think>It must be \\boxed{18}.</think> I do not know.", "unparsable"),
+    ("18", "<think>It must be \\boxed{17}.</think> \\boxed{18}", "pass"),
+    ("18", "<think>\\boxed{18}", "unparsable"),
+    ("18", "\\boxed{17} or rather \\boxed{18}", "pass"),
+    ("5", "\\boxed{5\\ (or\\ 6)}", "unparsable"),
+    ("7", "\\boxed{7.0000001}", "fail"),
+    ("\\frac{1}{2^{99}}", "\\boxed{\\frac{1}{2^{98}}}", "fail"),
+    ("\\frac{1}{2^{99}}", "\\boxed{2^{-99}}", "pass"),
+    ("(x+1)^2", "\\boxed{x^2+2x+1}", "pass"),
+    ("2x", "\\boxed{x}", "fail"),
+    ("\\frac{\\sqrt{2}}{2}", "$\\frac{1}{\\sqrt{2}}$", "pass"),
+    ("x\\in(-\\infty,3]", "\\boxed{x\\le 3}", "pass"),
+    ("x>5", "\\boxed{x\\ge 5}", "fail"),
+    ("(1,2)", "\\boxed{(2,1)}", "fail"),
+    ("\\{1,2\\}", "\\boxed{1} and \\boxed{2}", "pass"),
+    ("1", "\\boxed{1,2}", "fail"),
+    ("[0,1)", "\\boxed{[0,1]}", "fail"),
+    ("1 - \\frac{1}{e}", "\\boxed{1 + \\frac{1}{\\mathrm{e}}}", "fail"),
+    ("1 - \\frac{1}{e}", "\\boxed{1 - \\frac{1}{\\mathrm{e}}}", "pass"),
+    ("\\text{Evelyn}", "\\boxed{evelyn}", "pass"),
+    ("\\text{Evelyn}", "\\boxed{\\text{Briana}}", "fail"),
+    ("B", "\\boxed{\\textbf{(B)}}", "pass"),
+    ("B", "\\boxed{A}", "fail"),
+    ("5", "\\boxed{\\infty}", "fail"),
+    ("5", "\\boxed{1e999}", "fail"),
+]
+
+
+def test_verdicts(judge: Judge, rollout: Make) -> None:
+    verdicts = judge("math", [rollout(text, gold) for gold, text, _ in PAIRS])
+    got = [(gold, text, verdict.status) for (gold, text, _), verdict in zip(PAIRS, verdicts, strict=True)]
+    assert got == PAIRS
+    assert {verdict.value for verdict in verdicts if verdict.status == "pass"} == {1.0}
+    assert {verdict.value for verdict in verdicts if verdict.status != "pass"} == {0.0}
+
+
+def test_where_the_answer_may_stand_is_a_choice(judge: Judge, rollout: Make) -> None:
+    rollouts = [rollout(text, "5") for text in ("it is 5", "the answer is 5", "\\boxed{5}")]
+    statuses = {
+        mode: [one.status for one in judge("math", rollouts, extract=mode, workers=1)] for mode in ("auto", "marked", "boxed")
+    }
+    assert statuses == {
+        "auto": ["pass", "pass", "pass"],
+        "marked": ["unparsable", "pass", "pass"],
+        "boxed": ["unparsable", "unparsable", "pass"],
+    }
+
+
+def test_references_of_many_kinds(judge: Judge, rollout: Make) -> None:
+    right = "so \\boxed{72}"
+    rollouts = [
+        rollout(right, "He sold 24 more.\n#### 72"),
+        rollout(right, ground_truth="and so on\nA: 72"),
+        rollout(right, solution="thus $\\boxed{72}$"),
+        rollout(right, 72),
+        rollout(right, 72.0),
+        rollout(right, ["70", "72"]),
+    ]
+    assert [one.status for one in judge("math", rollouts)] == ["pass"] * 6
+
+
+def test_an_unusable_reference_is_an_error_and_never_a_zero(judge: Judge, rollout: Make) -> None:
+    golds: list[object] = [None, "", [], "\\frac{1}{"]
+    rollouts = [rollout("\\boxed{5}", gold) for gold in golds]
+    assert [(one.status, one.value) for one in judge("math", rollouts)] == [("error", None)] * 4
+
+
+HOSTILE = {
+    "power tower": "\\boxed{9^{9^{9^{9}}}}",
+    "plain power tower": "\\boxed{9**9**9**9}",
+    "nested braces": "\\boxed{" + "{" * 100_000 + "}" * 100_000 + "}",
+    "open boxes": "\\boxed{" * 100_000,
+    "factorial": "\\boxed{99999999!}",
+    "many digits": "\\boxed{" + "1" * 100_000 + "}",
+    "sum": "\\boxed{\\sum_{k=1}^{10^{12}} k^k}",
+    "polynomial": "\\boxed{(x+1)^{1000000}}",
+    "brackets": "\\boxed{" + "(" * 480 + "1" + ")" * 480 + "}",
+    "roots": "\\boxed{" + "\\sqrt{" * 120 + "2" + "}" * 120 + "}",
+    "dollars": "$" * 200_000,
+    "code": "\\boxed{__import__('os').system('id')}",
+    "zero byte": "\\boxed{\x00}",
+    "half a character": "\\boxed{\ud800}",
+}
+
+
+def test_hostile_answers_cost_their_own_limit_only(judge: Judge, rollout: Make) -> None:
+    judge("math", [rollout("1", "1")], timeout=0.5)  # start the workers
+    texts = [text for pair in zip(HOSTILE.values(), ["\\boxed{\\frac{10}{2}}"] * len(HOSTILE), strict=True) for text in pair]
+    started = time.process_time()
+    verdicts = judge("math", [rollout(text, "5") for text in texts], timeout=0.5)
+    assert time.process_time() - started < 5, "the work is not done in this process"
+    assert [one.value for one in verdicts[1::2]] == [1.0] * len(HOSTILE)
+    assert {name: one.value for name, one in zip(HOSTILE, verdicts[::2], strict=True)} == dict.fromkeys(HOSTILE, 0.0)
+    statuses = dict(zip(HOSTILE, (one.status for one in verdicts[::2]), strict=True))
+    assert statuses["power tower"] == statuses["factorial"] == statuses["sum"] == "timeout"
+
+
+def test_the_shared_hostile_completions_about_numbers_earn_nothing(judge: Judge, rollout: Make, shared_data: Path) -> None:
+    rows = [json.loads(line) for line in (shared_data / "hostile" / "hostile_completions.jsonl").open()]
+    rows = [row for row in rows if row["task"] == "math"]
+    assert len(rows) >= 5
+    verdicts = judge("math", [rollout(row["completion"], row["gold"]) for row in rows])
+    assert [one.value for one in verdicts] == [0.0] * len(rows)
+
+
+def test_agreement_with_labelled_model_solutions(judge: Judge, rollout: Make, shared_data: Path) -> None:
+    rollouts, labels = [], []
+    with gzip.open(shared_data / "math_cases" / "gsm8k_model_solutions.jsonl.gz", "rt") as lines:
+        for line in lines:
+            row = json.loads(line)
+            for solution in (one for one in row.values() if isinstance(one, dict)):
+                rollouts.append(rollout(solution["solution"], ground_truth=row["ground_truth"]))
+                labels.append(solution["is_correct"])
+    verdicts = judge("math", rollouts)
+    agreed = sum((one.value == 1.0) == label for one, label in zip(verdicts, labels, strict=True))
+    assert len(labels) == 5276
+    assert agreed / len(labels) >= 0.995
+    assert all(one.status != "error" for one in verdicts)
+
+
+@pytest.mark.parametrize(
+    ("file", "answer", "expected", "at_least"),
+    [
+        ("tricky_triples.dev.jsonl", "response", "expected", 0.96),
+        ("mathverify_triples.dev.jsonl", "answer", "semantic_expected", 0.92),
+    ],
+)
+def test_agreement_with_hard_pairs(
+    judge: Judge, rollout: Make, shared_data: Path, file: str, answer: str, expected: str, at_least: float
+) -> None:
+    rows = [json.loads(line) for line in (shared_data / "math_cases" / file).open()]
+    rows = [row for row in rows if row[expected] is not None][::2]  # every second one: parsing is slow
+    verdicts = judge("math", [rollout(row[answer], row["gold"]) for row in rows])
+    agreed = sum((one.value == 1.0) == row[expected] for one, row in zip(verdicts, rows, strict=True))
+    assert agreed / len(rows) >= at_least
+
+
+def test_gold_against_gold_passes_on_math500(judge: Judge, rollout: Make, shared_data: Path) -> None:
+    rows = [json.loads(line) for line in (shared_data / "math" / "math500_test.jsonl").open()][:80]
+    verdicts = judge("math", [rollout(f"Thus \\boxed{{{row['answer']}}}.", row["answer"]) for row in rows])
+    wrong = [row["answer"] for row, one in zip(rows, verdicts, strict=True) if one.value != 1.0]
+    assert wrong == []
+    shifted = judge("math", [rollout(f"\\boxed{{{a['answer']}}}", b["answer"]) for a, b in itertools.pairwise(rows)])
+    same = [(a["answer"], b["answer"]) for a, b, one in zip(rows, rows[1:], shifted, strict=False) if one.value == 1.0]
+    assert all(a.split("=")[-1] == b.split("=")[-1] for a, b in same), same
