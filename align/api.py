@@ -43,11 +43,14 @@ def train(
             place=resolved.place("recipe"),
             fix=f"run `align evaluate {recipe}`",
         )
+    from align.loops.preflight import preflight
+
+    rows = preflight(resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
     if isinstance(resolved.recipe, RLRecipe):
         from align.loops.rl import train as loop
     else:
         from align.loops.supervised import train as loop
-    return loop(resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
+    return loop(resolved, rows, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
 
 
 def check(recipe: str | Path, overrides: Sequence[str] = ()) -> Plan:

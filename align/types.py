@@ -116,4 +116,3 @@ class Update:
     metrics: Mapping[str, float]
     applied: bool
     logp_N: Tensor
-

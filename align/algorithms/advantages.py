@@ -22,7 +22,7 @@ def group_advantage(rewards_PG: Tensor, *, baseline: Baseline, scale: Scale, eps
     """(reward - baseline) / (spread + eps) within the samples of each prompt: advantages_PG.
 
     Mean and standard deviation: GRPO (Shao et al. 2024, eq. 3); mean without scale: Dr. GRPO (Liu et al. 2025); leave one
-    out: RLOO (Ahmadian et al. 2024, eq. 8). Spreads are unbiased (n - 1), of the group or of the whole batch.
+    out: RLOO (Ahmadian et al. 2024). Spreads are unbiased (n - 1), of the group or of the whole batch.
     With a baseline, a group with fewer than two verdicts or with equal rewards gets exactly 0. Where the spread itself is
     undefined (fewer than two verdicts) the advantage is 0. Raises ValueError on unknown names and wrong shapes.
     """
@@ -47,7 +47,7 @@ def remax(rewards_PG: Tensor, greedy_P: Tensor) -> Tensor:
 
 
 def opo(rewards_PG: Tensor, length_PG: Tensor) -> Tensor:
-    """Reward minus the length-weighted mean reward of the group: advantages_PG (OPO, Hao et al. 2025, eq. 7).
+    """Reward minus the length-weighted mean reward of the group: advantages_PG (OPO, Hao et al. 2025).
 
     `length_PG` are trained tokens per sample. A group with fewer than two verdicts or with equal rewards gets exactly 0.
     """
@@ -73,7 +73,7 @@ def whiten(x_N: Tensor, mask_N: Tensor, *, unbiased: bool = False, eps: float = 
 def reinforce_plus_plus(
     rewards_B: Tensor, kl_N: Tensor | None, segment_N: Tensor, mask_N: Tensor, *, beta: float, gamma: float = 1.0
 ) -> Tensor:
-    """REINFORCE++ (Hu 2025, eq. 4 to 6): discounted return-to-go of token rewards, whitened over the batch: advantages_N.
+    """REINFORCE++ (Hu 2025): discounted return-to-go of token rewards, whitened over the batch: advantages_N.
 
     A token's reward is -beta * kl, plus the sequence's reward on its last trained token; untrained tokens in between are
     no time steps. Whitened over all trained tokens of the sequences that have a verdict, so give it the whole step's batch.
@@ -87,7 +87,7 @@ def reinforce_plus_plus(
 
 
 def reinforce_plus_plus_baseline(rewards_PG: Tensor, segment_N: Tensor, mask_N: Tensor) -> Tensor:
-    """REINFORCE++ with baseline (Hu 2025, sec. 3.3): reward minus group mean on every token, whitened over the batch.
+    """REINFORCE++ with baseline (Hu 2025): reward minus group mean on every token, whitened over the batch.
 
     Sequence b is sample b % G of prompt b // G. Samples without a verdict, or alone in their group with one, get 0 and
     leave the statistics. Whitening shifts by the token mean, so one constant group among others need not get 0.

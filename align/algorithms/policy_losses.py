@@ -86,7 +86,7 @@ def gspo(
     eps_high: float = 4e-4,
     dual_clip: float | None = None,
 ) -> Tensor:
-    """`clip` on the length-normalised ratio of the sequence (GSPO-token, Zheng et al. 2025, eq. 13 and 14).
+    """`clip` on the length-normalised ratio of the sequence (GSPO-token, Zheng et al. 2025).
 
     s = exp(mean of logp - old over the sequence); each token carries stop(s) * exp(logp - stop(logp)), so its value is s and
     its gradient s times that of its own log-prob.
@@ -107,7 +107,7 @@ def gmpo(
     eps_low: float = 0.4,
     eps_high: float = 0.4,
 ) -> Tensor:
-    """-A times the geometric mean of the clipped token ratios (GMPO, Zhao et al. 2025, eq. 4).
+    """-A times the geometric mean of the clipped token ratios (GMPO, Zhao et al. 2025).
 
     Bounds are on log-ratios and one-sided: at most eps_high where A > 0, at least -eps_low where A < 0.
     """
@@ -118,7 +118,7 @@ def gmpo(
 
 @policy_loss
 def cispo(logp_N: Tensor, old_N: Tensor, advantage_N: Tensor, segment_N: Tensor, mask_N: Tensor, *, cap: float = 5.0) -> Tensor:
-    """-stop(min(rho, cap)) A logp (CISPO, MiniMax 2025, eq. 4): capped weights, and no token loses its gradient.
+    """-stop(min(rho, cap)) A logp (CISPO, MiniMax 2025): capped weights, and no token loses its gradient.
 
     `cap` is an absolute bound of the ratio, not a distance from 1.
     """
@@ -146,7 +146,7 @@ def sapo(
 
 @policy_loss
 def tapered(logp_N: Tensor, old_N: Tensor, advantage_N: Tensor, segment_N: Tensor, mask_N: Tensor) -> Tensor:
-    """-A logp where A >= 0; -A stop(min(rho_seq, 1)) logp where A < 0 (TOPR, Le Roux et al. 2025, eq. 5).
+    """-A logp where A >= 0; -A stop(min(rho_seq, 1)) logp where A < 0 (TOPR, Le Roux et al. 2025).
 
     rho_seq is the ratio of the whole sequence: failures that the policy has already left behind are pushed less.
     """
@@ -156,10 +156,10 @@ def tapered(logp_N: Tensor, old_N: Tensor, advantage_N: Tensor, segment_N: Tenso
 
 @policy_loss
 def dppo(logp_N: Tensor, old_N: Tensor, advantage_N: Tensor, segment_N: Tensor, mask_N: Tensor, *, delta: float = 0.15) -> Tensor:
-    """-A rho without the tokens whose probability has moved by more than `delta` in the direction A pushes (DPPO, 2026).
+    """-A rho without the tokens whose probability has moved by more than `delta` in the direction A pushes.
 
-    The move |exp(logp) - exp(old)| is the total variation between taking the token or not. Dropped tokens give 0 and stay
-    in the denominator.
+    DPPO (Qi et al. 2026, eq. 11 and 12) with the binary total variation |exp(logp) - exp(old)|, measured from `old`.
+    Dropped tokens give 0 and stay in the denominator.
     """
     moved_N = (logp_N.exp() - old_N.exp()).detach()
     dropped_N = moved_N * advantage_N.sign() > delta

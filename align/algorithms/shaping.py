@@ -19,7 +19,7 @@ def soft_overlong_penalty(length_PG: Tensor, *, max_length: int, buffer: int, pe
 
 
 def informative_groups(rewards_PG: Tensor) -> Tensor:
-    """keep_P: which prompts have verdicts that differ, so that a group baseline leaves a signal (DAPO, eq. 11).
+    """keep_P: which prompts have verdicts that differ, so that a group baseline leaves a signal (DAPO, sec. 3.2).
 
     NaN is no verdict. Rewards are compared exactly, where a mean or a standard deviation would leave rounding.
     """

@@ -7,6 +7,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from align.errors import RecipeError
+from align.learner.config import last_sentence, read_config
+from align.recipe.schema import Model
 
 if TYPE_CHECKING:
     from align.recipe.schema import ModelInit, TokenizerInit
@@ -48,20 +50,22 @@ def train_tokenizer(init: TokenizerInit, texts: Iterable[str]) -> Any:
 
 
 def build_model(init: ModelInit, tokenizer: Any, seed: int) -> Any:
-    """A causal LM of `init.model_type` with weights drawn from `seed`, in float32."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    """A causal LM of `init.model_type` with weights drawn from `seed`, in float32.
 
-    vocabulary = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    Raises RecipeError where the settings make no configuration, or no model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = read_config(Model(init=init), "model.init.config", vocab_size=len(tokenizer))
+    config.bos_token_id, config.eos_token_id, config.pad_token_id = None, tokenizer.eos_token_id, tokenizer.pad_token_id
     try:
-        config = AutoConfig.for_model(init.model_type, **{"bos_token_id": None, **vocabulary, **init.config})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise RecipeError(
-            f"cannot build a {init.model_type!r} model from this configuration: {error}",
-            place="model.init",
-            fix="take model_type from the transformers documentation (llama, qwen2, qwen3, ...) and sizes that divide, such as "
-            "hidden_size 128 with num_attention_heads 4",
+            f"the configuration makes no model: {last_sentence(error)}",
+            place="model.init.config",
+            fix="give sizes that divide, such as hidden_size 128 with num_attention_heads 4",
         ) from error

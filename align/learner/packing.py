@@ -46,7 +46,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         tensors: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{name: tensor if tensor is None else tensor.to(device) for name, tensor in tensors.items()})
+        return self.replace(**{name: tensor if tensor is None else tensor.to(device) for name, tensor in tensors.items()})
 
     def token_index(self, sequences: Sequence[int]) -> Tensor:
         """Flat positions of the tokens of these sequences, sequence after sequence."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from align.algorithms.kl import FixedKL, kl_estimate
-from align.algorithms.methods import Method, resolve
+from align.algorithms.methods import Method
 from align.algorithms.mismatch import mismatch_metrics
 from align.algorithms.objective import objective
 from align.algorithms.reduce import Totals
@@ -20,6 +20,7 @@ from align.learner.packing import Batch, pack_rollouts
 from align.loops.preflight import Rows, preflight
 from align.loops.session import Session
 from align.loops.site import Site, open_site
+from align.recipe.method import recipe_method
 from align.rewards.compose import reward_metrics
 from align.rollout.groups import scored_groups
 from align.rollout.parity import check_parity, parity
@@ -28,7 +29,7 @@ from align.types import Group, Sampling, Update
 
 if TYPE_CHECKING:
     from align.recipe.load import Resolved
-    from align.recipe.schema import Algorithm, RLRecipe
+    from align.recipe.schema import RLRecipe
 
 
 def train(
@@ -36,7 +37,7 @@ def train(
 ) -> dict[str, Any]:
     """Train as the recipe says; return the run's summary. `rows` are those of its data, where they were read before."""
     recipe: RLRecipe = resolved.recipe  # type: ignore[assignment]
-    method = resolve(recipe.algorithm.method, **_overrides(recipe.algorithm))
+    method = recipe_method(resolved)
     kl = method.kl.controller() if method.kl else FixedKL(0.0)
     how = {"resume": resume, "overwrite": overwrite, "allow_changes": allow_changes}
     rows = rows or preflight(resolved, **how)
@@ -65,7 +66,8 @@ def train(
             with session.phase("publish"):
                 site.engine.publish(site.learner.weights(), version=step)
             metrics = step_metrics(groups, unused, batch, updates, method) | {"beta": kl.beta}
-            kl.update(metrics.get("kl", 0.0), samples=batch.size)
+            if metrics["skipped"] < len(updates) and math.isfinite(metrics.get("kl", 0.0)):
+                kl.update(metrics.get("kl", 0.0), samples=batch.size)
             session.write_rollouts(step, groups, _per_sample(batch, rewards_PG), unused)
             session.end_step(step, metrics, tokens=len(batch.token_ids_N), groups=groups)
         return session.finish()
@@ -209,10 +211,6 @@ def _sampling(recipe: RLRecipe, seed: int) -> Sampling:
 def _seed(recipe: RLRecipe, step: int, purpose: str) -> int:
     """A seed for one purpose at one step: what a resumed run draws does not depend on what was drawn before."""
     return int.from_bytes(hashlib.sha256(f"{recipe.seed}/{step}/{purpose}".encode()).digest()[:7])
-
-
-def _overrides(algorithm: Algorithm) -> dict[str, Any]:
-    return {key: value for key, value in algorithm if key != "method"}
 
 
 def _learner_options(recipe: RLRecipe, method: Method) -> dict[str, Any]:

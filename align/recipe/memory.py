@@ -8,18 +8,17 @@ grouped-query attention. The sum leaves out the allocator's fragmentation.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from align.errors import CheckpointError, RecipeError
+from align.errors import RecipeError
+from align.learner.config import last_sentence, read_config
 from align.learner.logprobs import CHUNK_ELEMENTS
 from align.learner.model import with_lora
-from align.learner.trained import model_folder
 from align.recipe.arithmetic import largest_micro_batch
-from align.recipe.schema import EvaluateRecipe, Model, Recipe, RLRecipe, SFTRecipe
+from align.recipe.schema import EvaluateRecipe, Recipe, RLRecipe, SFTRecipe
 from align.recipe.validate import evaluation_length
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 FLOAT32 = 4
 WIDTH = 64  # of the sequences that are tried: fused attention is linear in tokens, but over fake tensors it has a mask
 LOGIT_COPIES = 4  # logits, their exponentials, a product and the gradient, each float32
-EARLIER_NAMES = {"rope_theta", "rope_scaling"}  # that configurations still accept
 OTHER_BATCH = 256  # sequences an engine decodes at a time where the recipe has no rollout section
 
 
@@ -88,45 +86,6 @@ def estimate_memory(resolved: Resolved, method: Method | None, vocab_size: int |
     )
 
 
-def read_config(model: Model, place: str, vocab_size: int | None = None) -> Any:
-    """The transformers configuration of a recipe's model.
-
-    Raises RecipeError where `init` makes none, CheckpointError where that of `path` cannot be read.
-    """
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import CONFIG_MAPPING, AutoConfig
-
-    if model.init is None:
-        folder, revision = model_folder(str(model.path)), model.revision or "main"
-        try:
-            return AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=model.trust_remote_code)
-        except (OSError, ValueError) as error:
-            fix = "give a model folder or hub id that transformers can read"
-            raise CheckpointError(f"no configuration of {folder}: {_reason(error)}", place=place, fix=fix) from None
-    _known_name("there is no model type", model.init.model_type, CONFIG_MAPPING, place)
-    settings = {"vocab_size": vocab_size or model.init.tokenizer.vocab_size, **model.init.config}
-    try:
-        config = AutoConfig.for_model(model.init.model_type, **settings)
-    except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
-        raise RecipeError(
-            f"no configuration of a {model.init.model_type!r} model: {_reason(error)}",
-            place=place,
-            fix=f"see {CONFIG_MAPPING[model.init.model_type].__name__} in the transformers documentation",
-        ) from None
-    names = {field.name for field in fields(config)} | set(config.attribute_map) | EARLIER_NAMES
-    for name in model.init.config:
-        _known_name(f"a {model.init.model_type} configuration has no", name, names, place)
-    return config
-
-
-def _known_name(complaint: str, name: str, known: Iterable[str], place: str) -> None:
-    known = list(known)
-    if name not in known:
-        close = get_close_matches(name, known, n=1)
-        fix = f"did you mean {close[0]}?" if close else "take the names from the transformers documentation"
-        raise RecipeError(f"{complaint} {name!r}", place=place, fix=fix)
-
-
 @contextmanager
 def _fake_model(recipe: Recipe, config: Any, place: str) -> Iterator[Any]:
     """The recipe's causal LM, adapters included, in a context where tensors have no storage."""
@@ -145,7 +104,7 @@ def _fake_model(recipe: Recipe, config: Any, place: str) -> Iterator[Any]:
             yield model
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise RecipeError(
-            f"the configuration makes no model: {_reason(error)}",
+            f"the configuration makes no model: {last_sentence(error)}",
             place=place,
             fix="give sizes that divide, such as hidden_size 128 with num_attention_heads 4",
         ) from error
@@ -166,11 +125,6 @@ def _from_meta(model: Any) -> None:
                     is_weight = isinstance(tensor, torch.nn.Parameter)
                     fakes[id(tensor)] = torch.nn.Parameter(fake, tensor.requires_grad) if is_weight else fake
                 own[name] = fakes[id(tensor)]
-
-
-def _reason(error: Exception) -> str:
-    """The last sentence of an error of transformers: the others say which validator found it."""
-    return str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")[:300]
 
 
 def _training(recipe: RLRecipe | SFTRecipe, model: Any, trainable: int, *, reference: bool) -> Iterator[Part]:

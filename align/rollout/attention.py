@@ -50,10 +50,15 @@ AttentionMaskInterface.register(_NAME, sdpa_mask)
 
 
 @contextmanager
-def grouped_attention(config: Any) -> Iterator[None]:
-    """Decode with `grouped_decode` where it applies: sdpa attention, and fewer heads for keys than for queries."""
+def grouped_attention(model: Any) -> Iterator[None]:
+    """Decode with `grouped_decode` where it applies: sdpa attention, and fewer heads for keys than for queries.
+
+    Models that do not declare the attention interface (Falcon) compare the implementation's name with their own: left alone.
+    """
+    config = model.config.get_text_config(decoder=True)
     heads, groups = getattr(config, "num_attention_heads", None), getattr(config, "num_key_value_heads", None)
-    if config._attn_implementation != "sdpa" or heads is None or groups is None or groups >= heads:
+    pluggable = getattr(model, "_supports_attention_backend", False) and config._attn_implementation == "sdpa"
+    if not pluggable or heads is None or groups is None or groups >= heads:
         yield
         return
     config._attn_implementation = _NAME

@@ -52,7 +52,7 @@ class TransformersEngine:
         training = self._model.training
         self._model.eval()
         try:
-            with grouped_attention(config):
+            with grouped_attention(self._model):
                 while decoder.busy:
                     for row in decoder.fill() if decoder.wants_rows else decoder.step():
                         yield self._completion(row, stop)

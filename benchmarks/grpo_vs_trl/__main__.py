@@ -32,7 +32,14 @@ def prepare(folder: Path, threads: int) -> None:
         "output_dir": str(folder / "sft"),
         "model": {"init": MODEL},
         "data": {"train": [{"path": str(folder / "train.jsonl")}]},
-        "train": {"steps": 200, "sequences_per_step": 16, "learning_rate": 1e-3, "warmup_steps": 10, "save_steps": 0, "max_length": 512},
+        "train": {
+            "steps": 200,
+            "sequences_per_step": 16,
+            "learning_rate": 1e-3,
+            "warmup_steps": 10,
+            "save_steps": 0,
+            "max_length": 512,
+        },
     }
     (folder / "sft.yaml").write_text(json.dumps(recipe))
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}

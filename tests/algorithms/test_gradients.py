@@ -57,7 +57,7 @@ def test_losses(make_step, name, mode):
 
 @pytest.mark.parametrize("eps", [0.01, 0.1, 10.0])
 def test_gspo_with_sequence_mean_has_the_gradient_of_the_sequence_objective(make_step, eps):
-    """mean_b max(-A_b s_b, -A_b clip(s_b)): the per-token trick must not change it (GSPO, eq. 10)."""
+    """mean_b max(-A_b s_b, -A_b clip(s_b)): the per-token trick must not change it."""
     step = make_step(2, 3).leaf()
     totals = Totals.of(step.segment_N, step.mask_N)
     knobs = {"eps_low": eps, "eps_high": eps}

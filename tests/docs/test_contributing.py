@@ -41,7 +41,7 @@ def test_the_reward_example_works(examples: list[str], tmp_path: Path) -> None:
     stack = RewardStack([RewardSpec(use=f"{tmp_path / 'mine.py'}:short")])
     rollouts = [
         Rollout(
-            prompt=Prompt(id=str(index), messages=(), token_ids=(1,), columns={"answer": gold}),
+            prompt=Prompt(id=str(index), messages=({"role": "user", "content": "?"},), token_ids=(1,), columns={"answer": gold}),
             completion=Completion(
                 prompt_index=0, sample_index=index, token_ids=(1,), logprobs=(0.0,), text=text, finish_reason="stop"
             ),

@@ -1,5 +1,7 @@
 """Log-probs and entropies against the model's own logits, over architectures and layouts."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -9,7 +11,7 @@ from align.learner.logprobs import LogprobModel
 from align.learner.packing import model_inputs
 from tests.learner.conftest import SIZES, make_batch
 
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": {},
     "qwen2": {},
     "qwen3": {"head_dim": 16},

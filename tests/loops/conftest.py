@@ -3,12 +3,13 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from align.recipe.load import load_recipe
 
-MODEL = {
+MODEL: dict[str, Any] = {
     "init": {
         "model_type": "llama",
         "config": {
@@ -20,8 +21,8 @@ MODEL = {
         },
     }
 }
-PROBLEMS = {"task": "chain_sum", "size": 40, "params": {"terms": 2, "max_value": 40}}
-RL = {
+PROBLEMS: dict[str, Any] = {"task": "chain_sum", "size": 40, "params": {"terms": 2, "max_value": 40}}
+RL: dict[str, Any] = {
     "recipe": "rl",
     "model": MODEL,
     "data": {"train": [PROBLEMS], "eval": [PROBLEMS | {"seed": 1, "size": 4}]},
@@ -30,7 +31,7 @@ RL = {
     "train": {"steps": 3, "prompts_per_step": 3, "learning_rate": 1e-3, "save_steps": 0},
     "log": {"tensorboard": False},
 }
-SFT = {
+SFT: dict[str, Any] = {
     "recipe": "sft",
     "model": MODEL,
     "data": {"train": [PROBLEMS]},

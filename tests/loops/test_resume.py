@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -63,7 +64,7 @@ def fingerprint(run: Path) -> dict:
     return {"weights": weights, "metrics": metrics, "rollouts": rollouts}
 
 
-BASES = {
+BASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "rl": (RL, {"algorithm": {"method": "dapo"}, "train": {"steps": STEPS, "save_steps": 2, "minibatches": 3, "epochs": 2}}),
     "lora": (
         RL,

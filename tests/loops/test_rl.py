@@ -60,7 +60,7 @@ def test_every_sample_is_recorded(resolved):
         assert row["rewards/spread/value"] == pytest.approx(row["reward"])
         assert row["used_step"] == 1
         assert 0 < row["completion_tokens"] <= 8
-    by_prompt = {}
+    by_prompt: dict[str, list[float]] = {}
     for row in table:
         by_prompt.setdefault(row["prompt_id"], []).append(row["advantage"])
     for advantages in by_prompt.values():

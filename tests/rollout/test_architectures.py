@@ -23,6 +23,7 @@ IN_PLACE: dict[str, dict[str, Any]] = {
     "gemma3_text": {"sliding_window": 8, "head_dim": 8, "num_hidden_layers": 6},
     "gpt_neox": {},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256},
+    "falcon": {"alibi": True, "num_kv_heads": 2},
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
     "bloom": {"n_head": 4, "n_layer": 2},
 }
