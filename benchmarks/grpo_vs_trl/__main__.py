@@ -1,9 +1,10 @@
 """GRPO with align and with trl, in turn on the same machine: samples per second, peak memory, reward curves.
 
-    python benchmarks/grpo_vs_trl --steps 20 --rounds 3 --folder /tmp/grpo_vs_trl
+    python benchmarks/grpo_vs_trl --steps 20 --rounds 3 --folder runs/grpo_vs_trl
 
-Each round trains once with each toolkit, each in a process of its own; figures are medians over the rounds, ratios are taken within
-a round. The model (about 10 M parameters) is fine-tuned once to write answers of long-tailed length and kept in the folder.
+Each round trains once with each toolkit, each in a process of its own. Figures are medians over the rounds; ratios are taken
+within a round. The model (about 10 M parameters) is first fine-tuned to write answers of long-tailed length; it is kept in
+the folder for the next call.
 """
 
 from __future__ import annotations

@@ -1,0 +1,105 @@
+"""Every command in the documentation runs, in the order in which it stands there.
+
+Long ones are cut short by overrides at their end, and hub ids are replaced by local folders and files: nothing is downloaded.
+"""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from align.learner.fresh import build_model, train_tokenizer
+from align.recipe.schema import ModelInit
+
+TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+SHORT_RL = [
+    "train.steps=2", "train.warmup_steps=0", "train.prompts_per_step=2", "train.minibatches=1", "evaluate.max_problems=2",
+    "evaluate.num_generations=2", "evaluate.k=[1]", "rollout.max_completion_length=8",
+]  # fmt: skip
+LOCAL_DATA = [
+    "data.train=[{path: problems.jsonl, columns: {prompt: question}}]",
+    "data.eval=[{path: problems.jsonl, columns: {prompt: question}}]",
+]
+# The first pattern that a command matches says what is added to it.
+CUTS: list[tuple[str, list[str]]] = [
+    (r"align train gsm8k/grpo$", ["model.path=base", "model.dtype=float32", *LOCAL_DATA, *SHORT_RL]),
+    (r"align train gsm8k/grpo_cpu", [*LOCAL_DATA, *SHORT_RL]),
+    (r"align check gsm8k/grpo", ["model.path=base", *LOCAL_DATA]),
+    (r"align train quickstart/sft", ["train.steps=2", "train.warmup_steps=0"]),
+    (r"align train", SHORT_RL),
+    (r"align evaluate quickstart/grpo", ["evaluate.max_problems=2", "evaluate.max_completion_length=8"]),
+    (r"align evaluate --model", ["--max-completion-length", "8"]),
+]
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/recipes.md", "docs/methods.md"]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.M | re.S)
+
+
+def commands(checkout: Path) -> list[str]:
+    pages = [(checkout / page).read_text() for page in PAGES]
+    return [line for page in pages for block in blocks(page, "bash") for line in block.splitlines() if line.strip()]
+
+
+def cut(command: str) -> list[str]:
+    extra = next((extra for pattern, extra in CUTS if re.match(pattern, command)), [])
+    words = shlex.split(command)
+    flags = [word for word in words[1:] if word == "--resume"]
+    return [*(word for word in words if word not in flags), *extra, *flags]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working directory as the documentation assumes it: the quickstart has run, and the files it names are there."""
+    folder = tmp_path_factory.mktemp("documented")
+    tokenizer = train_tokenizer(ModelInit().tokenizer, ["What is 1+2?"])
+    build_model(ModelInit(model_type="qwen2", config=TINY), tokenizer, 0).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    rows = [{"question": f"What is {i}+{i}?", "answer": f"Twice.\n#### {2 * i}", "completion": f"so {2 * i}"} for i in range(8)]
+    for name in ("problems.jsonl", "completions.jsonl"):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(folder, cut("align train quickstart/sft"))
+    run(folder, cut("align train quickstart/grpo"))
+    return folder
+
+
+def run(folder: Path, words: list[str]) -> str:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
+    return done.stdout
+
+
+def test_every_command_runs(checkout, folder):
+    found = commands(checkout)
+    assert len(found) >= 12
+    for command in found:
+        if command.startswith("make "):
+            run(checkout, ["make", "--dry-run", *shlex.split(command)[1:]])  # the quickstart itself is a slow test
+        else:
+            run(folder, cut(command))
+    assert (folder / "scored.jsonl").read_text().count('"status": "pass"') == 8
+    assert (folder / "my-model" / "config.json").exists()
+
+
+def test_the_python_of_the_readme_runs(checkout, folder):
+    (code,) = blocks((checkout / "README.md").read_text(), "python")
+    words = ", ".join(f'"{word}"' for word in SHORT_RL)
+    shorter = code.replace('"output_dir', f'{words}, "output_dir')
+    assert shorter != code
+    assert re.search(r"'value': [\d.]+", run(folder, [sys.executable, "-c", shorter]))
+
+
+def test_the_recipe_of_the_readme_is_valid(checkout, folder):
+    (recipe,) = blocks((checkout / "README.md").read_text(), "yaml")
+    (folder / "readme.yaml").write_text(recipe)
+    (python,) = blocks((checkout / "CONTRIBUTING.md").read_text(), "python")[:1]
+    (folder / "mine.py").write_text(python)
+    output = run(folder, ["align", "check", "readme.yaml", "model.path=base"])
+    assert "dapo" in output
