@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from align.data.columns import BadRow, Need, check_template, map_columns, usable
 from align.data.files import RawRow, folder_files, is_data_file, missing_file, read_file
 from align.data.tasks import task_rows
 from align.errors import DataError
+from align.hub import unreachable_hub
 
 if TYPE_CHECKING:
     from align.recipe.schema import Source
@@ -165,9 +163,9 @@ def _load_saved(folder: Path, split: str) -> Any:
 def _load_hub(source: Source) -> Any:
     import datasets
 
-    if not datasets.config.HF_HUB_OFFLINE and not _answers(datasets.config.HF_ENDPOINT):
+    if hub := unreachable_hub():
         raise DataError(
-            f"{source.path!r} is no local file or folder, and the hub cannot be reached at {datasets.config.HF_ENDPOINT}",
+            f"{source.path!r} is no local file or folder, and the hub cannot be reached at {hub}",
             place=str(source.path),
             fix="give a local path, check the network, or set HF_HUB_OFFLINE=1 where the data is in the cache already",
         )
@@ -180,15 +178,3 @@ def _load_hub(source: Source) -> Any:
             place=str(source.path),
             fix="check the id, `name` and `split`, the network, and for gated data `hf auth login`; or give a local file",
         ) from error
-
-
-def _answers(endpoint: str) -> bool:
-    """Whether something listens there: asked once for a few seconds, where the hub's client would retry for half a minute."""
-    if getproxies():
-        return True  # the proxy decides
-    address = urlsplit(endpoint)
-    try:
-        socket.create_connection((address.hostname, address.port or 443), timeout=3).close()
-    except OSError:
-        return False
-    return True

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from align.errors import RewardError
 from align.evaluate.statistics import Estimate, mean_with_interval, pass_at_k
-from align.types import Completion, Group, Prompt, Rollout, Sampling, Scored
+from align.rollout.groups import Scores, scored_groups
+from align.types import Group, Prompt, Sampling, Scored
 
 if TYPE_CHECKING:
     from align.recipe.schema import Evaluation
     from align.rollout.engine import RolloutEngine
 
 PassAtK = dict[int, Estimate]
-
-
-class Scores(Protocol):
-    """What evaluation needs of a scorer: whole groups in, their verdicts later."""
-
-    def submit(self, rollouts: Sequence[Rollout]) -> Future[list[Scored]]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +83,7 @@ def evaluate_model(
         seed=seed,
     )
     chosen = spread(prompts, evaluation.max_problems)
-    groups = _groups(engine, scorer, chosen, sampling, on_progress or (lambda *_: None))
+    groups = scored_groups(engine, scorer, chosen, sampling, on_progress or (lambda *_: None))
     return summarize(groups, k=evaluation.k, threshold=evaluation.threshold, seed=seed)
 
 
@@ -120,31 +114,6 @@ def summarize(groups: Sequence[Group], *, k: Sequence[int], threshold: float, se
         threshold=threshold,
         groups=tuple(groups),
     )
-
-
-def _groups(
-    engine: RolloutEngine,
-    scorer: Scores,
-    prompts: Sequence[Prompt],
-    sampling: Sampling,
-    on_progress: Callable[[int, int], None],
-) -> list[Group]:
-    """Generate; each problem goes to the scorer as soon as its last sample is written."""
-    waiting_P: list[list[Completion]] = [[] for _ in prompts]
-    futures_P: list[Future[list[Scored]] | None] = [None] * len(prompts)
-    for written, completion in enumerate(engine.generate(prompts, sampling), start=1):
-        index = completion.prompt_index
-        waiting_P[index].append(completion)
-        if len(waiting_P[index]) == sampling.n:
-            samples = sorted(waiting_P[index], key=lambda sample: sample.sample_index)
-            futures_P[index] = scorer.submit([Rollout(prompt=prompts[index], completion=sample) for sample in samples])
-        on_progress(written, len(prompts) * sampling.n)
-    assert all(future is not None for future in futures_P), "the engine left a prompt without its samples"
-    return [
-        Group(prompt=prompt, samples=tuple(future.result()))
-        for prompt, future in zip(prompts, futures_P, strict=True)
-        if future is not None
-    ]
 
 
 def _estimates(groups: Sequence[Group], ks: Sequence[int], threshold: float, seed: int) -> PassAtK:

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import get_scheduler
+from transformers.utils.logging import disable_progress_bar
 
 from align.errors import NumericsError
 from align.learner.logprobs import LogprobModel
@@ -133,6 +134,7 @@ class Learner:
 
     def save_model(self, folder: Path) -> None:
         """Write the policy so that `from_pretrained` loads it (with LoRA: the adapter, which names its base model)."""
+        disable_progress_bar()
         self.model.save_pretrained(folder)
 
     def load_model(self, folder: Path) -> None:

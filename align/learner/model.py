@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import CheckpointError
+from align.hub import unreachable_hub
 from align.learner.fresh import build_model, train_tokenizer
 from align.learner.trained import model_folder
 
@@ -69,15 +70,22 @@ def with_lora(causal_lm: Any, lora: Lora, seed: int) -> Any:
 
 def _load(factory: Any, model: Model, **arguments: Any) -> Any:
     """`from_pretrained` with errors that say what to do."""
+    from safetensors import SafetensorError
     from transformers.utils.logging import disable_progress_bar
 
     path = model_folder(str(model.path))
     disable_progress_bar()  # transformers' own bars would run through the console's display
+    if not Path(path).expanduser().exists() and (hub := unreachable_hub()):
+        raise CheckpointError(
+            f"{path!r} is no local folder, and the hub cannot be reached at {hub}",
+            place="model.path",
+            fix="give an existing folder, check the network, or set HF_HUB_OFFLINE=1 where the model is in the cache already",
+        )
     try:
         return factory.from_pretrained(
             path, revision=model.revision or "main", trust_remote_code=model.trust_remote_code, **arguments
         )
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"cannot load {path!r}: {reason}",

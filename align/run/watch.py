@@ -78,7 +78,7 @@ def _all_equal(step: _Step) -> Note | None:
 
 def _entropy_collapse(step: _Step) -> Note | None:
     start, now = step.usual.get("entropy at start"), step.now.get("entropy", math.nan)
-    if start is None or not now < 0.1 * start:
+    if "reward" not in step.now or start is None or not now < 0.1 * start:  # imitation is meant to lower it
         return None
     return Note(
         kind="entropy_collapse",

@@ -170,14 +170,14 @@ def test_a_file_that_is_not_there(name: str, proposed: str, folder: Path) -> Non
 
 
 def test_a_hub_dataset_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
+    from huggingface_hub import constants
 
     from align.data.sources import read_rows
     from align.errors import DataError
     from align.recipe.schema import Source
 
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
     start = time.perf_counter()

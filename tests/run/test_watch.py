@@ -51,7 +51,10 @@ def test_what_is_usual_is_learned_first() -> None:
 
 
 def test_entropy_is_compared_with_the_start() -> None:
-    assert kinds([{"entropy": 1.0}] * 5 + [{"entropy": 0.11}, {"entropy": 0.09}])[-2:] == [[], ["entropy_collapse"]]
+    rl = {"reward": 0.5}
+    low, lower = {"entropy": 0.11}, {"entropy": 0.09}
+    assert kinds([rl | {"entropy": 1.0}] * 5 + [rl | low, rl | lower])[-2:] == [[], ["entropy_collapse"]]
+    assert kinds([{"entropy": 1.0}] * 5 + [lower])[-1] == []  # without a reward it is imitation, which is meant to lower it
 
 
 def test_the_same_note_rests_for_a_while_but_others_come_through() -> None:
