@@ -102,8 +102,9 @@ def evaluate(
     resolved = evaluation_recipe(recipe, overrides, settings)
 
     from align.evaluate.program import evaluate_recipe, write_result
+    from align.run.console import silent_console
 
-    result = evaluate_recipe(resolved, console or _quiet())
+    result = evaluate_recipe(resolved, console or silent_console())
     if folder := out or resolved.output_dir:
         write_result(result, resolved, Path(folder))
     return result
@@ -123,9 +124,10 @@ def score(
     `params` are the rewards' parameters, `columns` maps our column names to the file's. `console` shows progress.
     """
     from align.rewards.files import score_file
+    from align.run.console import silent_console
 
     done = 0
-    with (console or _quiet()).activity(f"scoring {data}") as advance:
+    with (console or silent_console()).activity(f"scoring {data}") as advance:
 
         def show(rows: int, _: int | None) -> None:
             nonlocal done
@@ -140,11 +142,3 @@ def export(source: str | Path, out: str | Path, *, dtype: str | None = None, ove
     from align.learner.export import export_model
 
     return export_model(Path(source), Path(out), dtype=dtype, overwrite=overwrite)
-
-
-def _quiet() -> RunConsole:
-    from rich.console import Console
-
-    from align.run.console import RunConsole
-
-    return RunConsole(Console(quiet=True))

@@ -17,6 +17,11 @@ class AlignError(Exception):
         super().__init__(f"{text}\n  fix: {fix}" if fix else text)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or the name of its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class RecipeError(AlignError):
     """The recipe or an argument is wrong."""
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from align.data.chat import NO_TEMPLATE, Chat, prompt_messages, with_system_prompt
 from align.data.columns import BadRow
+from align.data.items import ItemSet
 from align.data.sources import Row, RowSet, refuse_bad_rows
 from align.errors import DataError
 from align.types import Demonstration, Message
@@ -20,14 +21,8 @@ _PROBE = "Probe"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DemonstrationSet:
+class DemonstrationSet(ItemSet[Demonstration]):
     """The demonstrations of every source, with what was left out."""
-
-    by_source: list[list[Demonstration]]
-    weights: list[float]
-    dropped_long: dict[str, int]  # source label -> demonstrations above the length limit
-    bad: list[tuple[str, str]]  # (place, why) of unusable rows
-    notes: list[str]  # what a user should know
 
     @property
     def demonstrations(self) -> list[Demonstration]:

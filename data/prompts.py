@@ -8,20 +8,15 @@ from typing import Any
 
 from align.data.chat import NO_TEMPLATE, Chat, prompt_messages
 from align.data.columns import BadRow, reference_answer
+from align.data.items import ItemSet
 from align.data.sources import Row, RowSet, refuse_bad_rows
 from align.errors import DataError
 from align.types import Message, Prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromptSet:
+class PromptSet(ItemSet[Prompt]):
     """The prompts of every source, with what was left out."""
-
-    by_source: list[list[Prompt]]
-    weights: list[float]
-    dropped_long: dict[str, int]  # source label -> prompts above the length limit
-    bad: list[tuple[str, str]]  # (place, why) of unusable rows
-    notes: list[str]  # what a user should know
 
     @property
     def prompts(self) -> list[Prompt]:

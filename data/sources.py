@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from align.data.columns import BadRow, Need, check_template, map_columns, usable
 from align.data.files import RawRow, folder_files, is_data_file, missing_file, read_file
 from align.data.tasks import task_rows
-from align.errors import DataError
+from align.errors import DataError, first_line
 from align.hub import unreachable_hub
 
 if TYPE_CHECKING:
@@ -152,7 +152,9 @@ def _load_saved(folder: Path, split: str) -> Any:
     try:
         saved = datasets.load_from_disk(str(folder))
     except Exception as error:  # the library raises many kinds, none of which it documents
-        raise DataError(f"the saved dataset cannot be read: {error}", place=str(folder), fix="save it again") from error
+        raise DataError(
+            f"the saved dataset cannot be read: {first_line(error)}", place=str(folder), fix="save it again"
+        ) from error
     if isinstance(saved, datasets.DatasetDict):
         if split not in saved:
             raise DataError(f"there is no split {split!r}", place=str(folder), fix=f"its splits are {', '.join(saved)}")
@@ -172,9 +174,8 @@ def _load_hub(source: Source) -> Any:
     try:
         return datasets.load_dataset(str(source.path), source.name, split=source.split)
     except Exception as error:  # the library raises many kinds, from network errors to its own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"the hub dataset cannot be loaded: {reason}",
+            f"the hub dataset cannot be loaded: {first_line(error)}",
             place=str(source.path),
             fix="check the id, `name` and `split`, the network, and for gated data `hf auth login`; or give a local file",
         ) from error

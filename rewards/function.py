@@ -9,7 +9,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -17,10 +17,12 @@ from typing import Any
 
 from align.errors import RecipeError
 from align.recipe.schema import RewardSpec
+from align.rewards.daemon import DaemonThread
 from align.rewards.reward import Reward, fingerprint
 from align.rewards.verdict import Verdict
 from align.types import Rollout
 
+_CLOSE_SECONDS = 2.0  # that an object of the user's has to close itself
 _OWN_COLUMNS = ("prompt", "completion", "completion_ids", "prompts", "completions")
 
 
@@ -35,28 +37,21 @@ class FunctionReward:
     def __init__(self, name: str, function: Callable[..., Any], version: str) -> None:
         self.name, self.version, self._function = name, version, function
         self.range: tuple[float, float] | None = getattr(getattr(function, "func", function), "range", None)
-        self._is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
         parameters = inspect.signature(function).parameters.values()
         self._takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
         by_name = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
         self._required = {one.name: one.default is one.empty for one in by_name}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"align-reward-{name}")
+        self._thread = DaemonThread(f"align-reward-{name}")
 
     async def score(self, rollouts: Sequence[Rollout]) -> list[Verdict | None]:
-        arguments = self._arguments(rollouts)
-        if self._is_async:
-            values = await self._function(**arguments)
-        else:
-            values = await asyncio.get_running_loop().run_in_executor(self._thread, partial(self._function, **arguments))
-            if inspect.isawaitable(values):
-                values = await values
+        values = await _call(self._thread, self._function, **self._arguments(rollouts))
         count = len(values) if hasattr(values, "__len__") else type(values).__name__
         if count != len(rollouts):
             return [Verdict.error(f"{self.name} gave {count} values for {len(rollouts)} completions")] * len(rollouts)
         return [self._verdict(value) for value in values]
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown(cancel_futures=True)
 
     def _arguments(self, rollouts: Sequence[Rollout]) -> dict[str, Any]:
         given = trl_arguments(rollouts)
@@ -125,20 +120,32 @@ def open_function(spec: RewardSpec, name: str) -> Reward:
 
 
 class _AdoptedReward:
-    """An object with a `score` of its own, under the name that the recipe gives it."""
+    """An object with a `score` of its own, sync or async, under the name that the recipe gives it."""
 
     def __init__(self, name: str, reward: Any, version: str) -> None:
         self.name, self._reward = name, reward
         self.version: str = getattr(reward, "version", version)
         self.range: tuple[float, float] | None = getattr(reward, "range", None)
+        self._thread = DaemonThread(f"align-reward-{name}")
 
     async def score(self, rollouts: Sequence[Rollout]) -> list[Verdict | None]:
-        result = self._reward.score(rollouts)
-        return await result if inspect.isawaitable(result) else result
+        verdicts: list[Verdict | None] = await _call(self._thread, self._reward.score, rollouts)
+        return verdicts
 
     def close(self) -> None:
+        """Close the object where it can be closed; what takes long, or waits for a `score` that hangs, is left behind."""
         if hasattr(self._reward, "close"):
-            self._reward.close()
+            with suppress(TimeoutError):
+                self._thread.submit(self._reward.close).result(_CLOSE_SECONDS)
+        self._thread.shutdown(cancel_futures=True)
+
+
+async def _call(thread: DaemonThread, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Await an async function; call another on `thread`, so that it cannot block the event loop."""
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+        return await function(*arguments, **named)
+    result = await asyncio.get_running_loop().run_in_executor(thread, partial(function, *arguments, **named))
+    return await result if inspect.isawaitable(result) else result
 
 
 def _prompt(rollout: Rollout, chat: bool) -> Any:

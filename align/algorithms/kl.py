@@ -58,10 +58,10 @@ class FixedKL:
         """Nothing moves a fixed coefficient."""
 
     def state_dict(self) -> dict[str, float]:
-        return {"beta": self._beta}
+        return {}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        self._beta = state["beta"]
+        """A constant is the recipe's, also on resume."""
 
 
 class AdaptiveKL:

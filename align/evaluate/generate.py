@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.errors import RewardError
 from align.evaluate.statistics import Estimate, mean_with_interval, pass_at_k
-from align.rollout.groups import Scores, scored_groups
+from align.rollout.groups import Scores, sample_groups, scored_groups
 from align.types import Group, Prompt, Sampling, Scored
 
 if TYPE_CHECKING:
@@ -63,19 +63,20 @@ def evaluate_model(
     evaluation: Evaluation,
     *,
     seed: int,
-    max_completion_length: int = 256,
+    max_completion_length: int,
     stop: Sequence[str] = (),
     stop_token_ids: Sequence[int] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
     """Sample `evaluation.num_generations` completions of each prompt, score them, and estimate pass@k for each k.
 
-    `max_completion_length` holds where the evaluation names none. `on_progress(written, total)` hears of every completion.
+    Where completions end is for the caller to say, see `recipe.evaluation.evaluation_sampling`. `on_progress(written, total)`
+    hears of every completion.
     Raises RewardError when no problem got the verdicts that any k needs.
     """
     sampling = Sampling(
         n=evaluation.num_generations,
-        max_tokens=evaluation.max_completion_length or max_completion_length,
+        max_tokens=max_completion_length,
         temperature=evaluation.temperature,
         top_p=evaluation.top_p,
         stop=tuple(stop),
@@ -83,7 +84,7 @@ def evaluate_model(
         seed=seed,
     )
     chosen = spread(prompts, evaluation.max_problems)
-    groups = scored_groups(engine, scorer, chosen, sampling, on_progress or (lambda *_: None))
+    groups = scored_groups(sample_groups(engine, scorer, chosen, sampling, on_progress or (lambda *_: None)))
     return summarize(groups, k=evaluation.k, threshold=evaluation.threshold, seed=seed)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,13 @@ from align.data.prompts import load_prompts
 from align.data.sources import read_all
 from align.evaluate.generate import EvaluationResult, evaluate_model, spread
 from align.learner.model import load_model, load_tokenizer
+from align.recipe.evaluation import evaluation_sampling
 from align.rewards.compose import RewardStack
 from align.rewards.scorer import Scorer
 from align.rollout.transformers import TransformersEngine
 from align.run.console import RunConsole
-from align.storage import storage_errors
+from align.run.records import write_samples
+from align.storage import storage_errors, write_atomically
 
 if TYPE_CHECKING:
     from align.recipe.schema import EvaluateRecipe, Model
@@ -34,21 +35,31 @@ def evaluate_recipe(recipe: EvaluateRecipe, console: RunConsole) -> EvaluationRe
                 rowsets, tokenizer, max_prompt_length=recipe.data.max_prompt_length, max_bad_rows=recipe.data.max_bad_rows
             )
             engine = TransformersEngine(_model_on_device(recipe.model, tokenizer, recipe.seed), tokenizer)
-        for note in loaded.notes:
-            console.show(note)
+        for remark in loaded.remarks():
+            console.show(remark)
+        ends = evaluation_sampling(recipe, recipe.evaluate)
         prompts = spread(loaded.prompts, recipe.evaluate.max_problems)
         with console.activity("sampling", total=len(prompts) * recipe.evaluate.num_generations) as advance:
-            return evaluate_model(engine, prompts, scorer, recipe.evaluate, seed=recipe.seed, on_progress=lambda *_: advance(1))
+            return evaluate_model(
+                engine,
+                prompts,
+                scorer,
+                recipe.evaluate,
+                seed=recipe.seed,
+                max_completion_length=ends.max_tokens,
+                stop=ends.stop,
+                stop_token_ids=ends.stop_token_ids,
+                on_progress=lambda *_: advance(1),
+            )
 
 
 def write_result(result: EvaluationResult, recipe: EvaluateRecipe, folder: Path) -> None:
     """Write result.json (the figures and the recipe they belong to) and samples.jsonl.gz (every sample with its verdicts)."""
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        content = {**result.to_dict(), "recipe": {"recipe": recipe.recipe, **recipe.model_dump()}}
-        (folder / "result.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        with gzip.open(folder / "samples.jsonl.gz", "wt", encoding="utf-8") as lines:
-            lines.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in result.rows())
+    content = {**result.to_dict(), "recipe": {"recipe": recipe.recipe, **recipe.model_dump()}}
+    write_samples(folder / "samples.jsonl.gz", result.rows())
+    write_atomically(folder / "result.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def _model_on_device(model: Model, tokenizer: Any, seed: int) -> Any:

@@ -9,10 +9,11 @@ from typing import Any
 
 from align.errors import RecipeError
 from align.learner.trained import model_folder
+from align.recipe.evaluation import evaluation_sampling
 from align.recipe.files import validate_files
 from align.recipe.load import load_recipe, resolve_tree
 from align.recipe.schema import EvaluateRecipe, Evaluation, Recipe
-from align.recipe.validate import evaluation_length, validate
+from align.recipe.validate import validate
 
 
 def evaluation_settings(
@@ -105,8 +106,13 @@ def _evaluation_tree(recipe: Recipe) -> dict[str, Any]:
     if not isinstance(recipe, EvaluateRecipe):
         kept["output_dir"] = None
     kept["data"]["train"] = []
-    evaluation = tree["evaluate"] or Evaluation().model_dump()
-    return {**kept, "recipe": "evaluate", "evaluate": {**evaluation, "max_completion_length": evaluation_length(recipe)}}
+    ends = evaluation_sampling(recipe, recipe.evaluate)
+    evaluation = (recipe.evaluate or Evaluation()).model_dump() | {
+        "max_completion_length": ends.max_tokens,
+        "stop": list(ends.stop),
+        "stop_token_ids": list(ends.stop_token_ids),
+    }
+    return {**kept, "recipe": "evaluate", "evaluate": evaluation}
 
 
 def _checked(tree: Mapping[str, Any], place: Callable[[str], str]) -> EvaluateRecipe:

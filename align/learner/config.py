@@ -7,7 +7,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from align.errors import CheckpointError, RecipeError
+from align.errors import CheckpointError, RecipeError, first_line
 from align.learner.trained import model_folder
 
 if TYPE_CHECKING:
@@ -57,4 +57,5 @@ def _known_name(complaint: str, name: str, known: Iterable[str], place: str) -> 
 
 def last_sentence(error: Exception) -> str:
     """The last sentence of an error of transformers: the others say which validator found it."""
-    return str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")[:300]
+    lines = str(error).strip().splitlines() or [first_line(error)]
+    return lines[-1].strip().removeprefix("ValueError: ")[:300]

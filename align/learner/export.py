@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from align.errors import CheckpointError, RecipeError, StorageError
+from align.errors import CheckpointError, RecipeError, StorageError, first_line
 from align.learner.trained import model_folder
 from align.storage import storage_errors
 
@@ -72,7 +72,5 @@ def _load(folder: Path, dtype: str | None) -> tuple[Any, Any]:
             return adapted.merge_and_unload().to(getattr(torch, dtype or "float32")), tokenizer
         return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto"), tokenizer
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(
-            f"cannot load the model: {reason}", place=str(folder), fix="export an earlier checkpoint"
-        ) from error
+        fix = "export an earlier checkpoint"
+        raise CheckpointError(f"cannot load the model: {first_line(error)}", place=str(folder), fix=fix) from error

@@ -44,24 +44,28 @@ class Learner:
         temperature: float = 1.0,
         reference: bool = False,
         entropy_gradient: bool = False,
+        dropout: bool = True,
     ) -> None:
+        """`total_updates` is the length of the learning-rate schedule; without `dropout` the policy that is updated is the policy
+        that was sampled from, which importance ratios rely on.
+        """
         self.settings = train
-        self.accelerator = Accelerator(mixed_precision="bf16" if dtype == "bfloat16" else "no")
+        self.accelerator = Accelerator()
+        self.autocast = dtype == "bfloat16"
         self.adapter = hasattr(causal_lm, "disable_adapter")
         self.packed = _packed(train.packing, causal_lm)
         if train.gradient_checkpointing:
             causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             if self.adapter:
                 causal_lm.enable_input_require_grads()
+        if not dropout:
+            _switch_dropout_off(causal_lm)
         policy = LogprobModel(causal_lm, temperature=temperature, entropy_gradient=entropy_gradient)
         self.reference: LogprobModel | None = None
         if reference and not self.adapter:
             self.reference = copy.deepcopy(policy).requires_grad_(False).eval().to(self.accelerator.device)
-        optimizer = _adamw(policy, train)
-        scheduler = get_scheduler(
-            train.lr_scheduler_type, optimizer, num_warmup_steps=train.warmup_steps, num_training_steps=total_updates
-        )
-        self.policy, self.optimizer, self.scheduler = self.accelerator.prepare(policy, optimizer, scheduler)
+        self.policy, self.optimizer = self.accelerator.prepare(policy, _adamw(policy, train))
+        self._schedule = _schedule(train, total_updates)
         self.skipped_in_a_row = 0
 
     @property
@@ -80,11 +84,14 @@ class Learner:
                 result_N[batch.token_index(part)] = logp_N.cpu()
             return result_N
 
-    def update(self, batch: Batch, loss: Loss) -> Update:
-        """One optimizer step on `batch`. A non-finite loss or gradient skips the step; too many in a row end the run.
+    def update(self, batch: Batch, loss: Loss, *, index: int) -> Update:
+        """One optimizer step on `batch`, number `index` (from 0) of the learning-rate schedule.
 
+        A non-finite loss or gradient skips the step; too many in a row end the run.
         Raises NumericsError after `max_skipped_steps` consecutive steps that had to be skipped.
         """
+        if not batch.mask_N.any():  # a step of the optimizer would still move the weights by its momentum
+            return Update(metrics={"loss": 0.0, "grad_norm": 0.0}, applied=False, logp_N=torch.zeros(len(batch.mask_N)))
         self.policy.train()
         parts = self._parts(batch)
         statistics: dict[str, float] = {"loss": 0.0}
@@ -99,10 +106,11 @@ class Learner:
                 statistics[name] = statistics.get(name, 0.0) + float(share)
         norm = float(self.accelerator.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm))
         applied = math.isfinite(norm) and math.isfinite(statistics["loss"])
-        learning_rate = self.optimizer.param_groups[0]["lr"]
+        learning_rate = self.settings.learning_rate * self._schedule(index)
         if applied:
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
             self.optimizer.step()
-        self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._count_skipped(applied, statistics["loss"], norm)
         lengths = batch.lengths_B.tolist()
@@ -115,22 +123,22 @@ class Learner:
         yield from self.model.named_parameters()
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimizer, schedule and global RNG state; weights are saved by `save_model`."""
+        """Moments of the optimizer and global RNG state; weights are saved by `save_model`, the schedule has no state."""
         return {
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "moments": self.optimizer.state_dict()["state"],
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "skipped_in_a_row": self.skipped_in_a_row,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        """Take over moments and random numbers; learning rate, decay and the like stay those of the recipe."""
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["moments"], "param_groups": groups})
         self.skipped_in_a_row = state["skipped_in_a_row"]
-        torch.set_rng_state(state["rng"].cpu())
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda_rng"]])
+        torch.set_rng_state(state["rng"])
+        if torch.cuda.is_available() and len(state["cuda_rng"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
 
     def save_model(self, folder: Path) -> None:
         """Write the policy so that `from_pretrained` loads it (with LoRA: the adapter, which names its base model)."""
@@ -152,7 +160,7 @@ class Learner:
 
     def _forward(self, module: Any, micro: Batch, *, entropy: bool) -> tuple[Tensor, Tensor]:
         """(logp_N, entropy_N) of a micro-batch, 0 where a token is not trained on."""
-        with self.accelerator.autocast():
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.autocast):
             logp_M, entropy_M = module(model_inputs(micro, packed=self.packed), entropy=entropy)
         zeros_N = torch.zeros(len(micro.mask_N), device=logp_M.device)
         logp_N = zeros_N.masked_scatter(micro.mask_N, logp_M)
@@ -196,3 +204,18 @@ def _packed(packing: str, causal_lm: Any) -> bool:
     """Whether sequences go through the model in packed rows: only variable-length attention makes that cheap."""
     kernel = str(causal_lm.config._attn_implementation)
     return packing == "packed" or (packing == "auto" and "flash" in kernel)
+
+
+def _schedule(train: Optimization, total_updates: int) -> Callable[[int], float]:
+    """The factor on the learning rate at each update, by transformers."""
+    stand_in = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    scheduler = get_scheduler(train.lr_scheduler_type, stand_in, train.warmup_steps, total_updates)
+    return scheduler.lr_lambdas[0]
+
+
+def _switch_dropout_off(causal_lm: Any) -> None:
+    for module in causal_lm.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):  # a number in most attention layers
+            module.attention_dropout = 0.0

@@ -35,15 +35,22 @@ def load_model(model: Model, tokenizer: Any, *, seed: int = 0) -> Any:
     """The causal LM of a recipe, weights in float32, with fresh LoRA adapters where the recipe asks for them."""
     import torch
 
-    if model.init is not None:
-        causal_lm = build_model(model.init, tokenizer, seed)
-    else:
-        from transformers import AutoModelForCausalLM
-
-        causal_lm = _load(AutoModelForCausalLM, model, dtype=torch.float32, attn_implementation=model.attn_implementation)
+    causal_lm = build_model(model.init, tokenizer, seed) if model.init else load_weights(model, dtype=torch.float32)
     if tokenizer.eos_token_id is not None:
         causal_lm.generation_config.eos_token_id = _end_tokens(causal_lm, tokenizer)
     return causal_lm if model.lora is None else with_lora(causal_lm, model.lora, seed)
+
+
+def load_weights(model: Model, dtype: Any) -> Any:
+    """The causal LM at `model.path`; adapters that are saved there are merged into their base model."""
+    from transformers import AutoModelForCausalLM
+
+    if not (Path(model_folder(str(model.path))) / "adapter_config.json").is_file():
+        return _load(AutoModelForCausalLM, model, dtype=dtype, attn_implementation=model.attn_implementation)
+    from peft import AutoPeftModelForCausalLM
+
+    adapted = _load(AutoPeftModelForCausalLM, model, dtype=dtype, attn_implementation=model.attn_implementation)
+    return adapted.merge_and_unload().requires_grad_(True)
 
 
 def _end_tokens(causal_lm: Any, tokenizer: Any) -> list[int]:
@@ -86,7 +93,7 @@ def _load(factory: Any, model: Model, **arguments: Any) -> Any:
             path, revision=model.revision or "main", trust_remote_code=model.trust_remote_code, **arguments
         )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"cannot load {path!r}: {reason}",
             place="model.path",

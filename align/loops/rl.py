@@ -22,7 +22,7 @@ from align.loops.session import Session
 from align.loops.site import Site, open_site
 from align.recipe.method import recipe_method
 from align.rewards.compose import reward_metrics
-from align.rollout.groups import scored_groups
+from align.rollout.groups import sample_groups, scored_groups
 from align.rollout.parity import check_parity, parity
 from align.run.metrics import rollout_metrics
 from align.types import Group, Sampling, Update
@@ -39,6 +39,7 @@ def train(
     recipe: RLRecipe = resolved.recipe  # type: ignore[assignment]
     method = recipe_method(resolved)
     kl = method.kl.controller() if method.kl else FixedKL(0.0)
+    updates_per_step = recipe.train.epochs * recipe.train.minibatches
     how = {"resume": resume, "overwrite": overwrite, "allow_changes": allow_changes}
     rows = rows or preflight(resolved, **how)
     with (
@@ -48,43 +49,49 @@ def train(
         session.begin(site, {"cursor": site.cursor, "kl": kl})
         site.engine.publish(site.learner.weights(), version=session.step)
         for step in session.steps():
-            with session.phase("generate"):
-                groups, unused = collect(site, recipe, method, step)
+            groups, unused = collect(session, site, method, step)
             rewards_PG = shaped_rewards(groups, recipe, method)
             batch = pack(groups, rewards_PG, method)
             with session.phase("logprobs"):
-                batch = with_logprobs(batch, site, recipe, method, step)
-            kl_N = None if batch.ref_N is None or batch.old_N is None else kl_estimate(batch.old_N, batch.ref_N, "k1")
-            batch = batch.replace(advantage_N=method.advantages(rewards_PG, kl_N, batch.segment_N, batch.mask_N, beta=kl.beta))
+                batch, compared = with_logprobs(batch, site, recipe, method, step)
+            advantage_N = method.advantages(rewards_PG, reward_kl(batch, method), batch.segment_N, batch.mask_N, beta=kl.beta)
+            batch = batch.replace(advantage_N=advantage_N.float())
             with session.phase("update"):
+                order = _seed(recipe, step, "order")
                 updates = [
-                    site.learner.update(minibatch, _Loss(method, minibatch, recipe, kl.beta))
-                    for minibatch in batch.minibatches(
-                        recipe.train.epochs, recipe.train.minibatches, _seed(recipe, step, "order")
+                    site.learner.update(minibatch, _Loss(method, minibatch, recipe, kl.beta), index=index)
+                    for index, minibatch in enumerate(
+                        batch.minibatches(recipe.train.epochs, recipe.train.minibatches, order),
+                        start=(step - 1) * updates_per_step,
                     )
                 ]
             with session.phase("publish"):
                 site.engine.publish(site.learner.weights(), version=step)
-            metrics = step_metrics(groups, unused, batch, updates, method) | {"beta": kl.beta}
+            metrics = step_metrics(groups, unused, rewards_PG, batch, updates, method) | compared | {"beta": kl.beta}
             if metrics["skipped"] < len(updates) and math.isfinite(metrics.get("kl", 0.0)):
                 kl.update(metrics.get("kl", 0.0), samples=batch.size)
-            session.write_rollouts(step, groups, _per_sample(batch, rewards_PG), unused)
-            session.end_step(step, metrics, tokens=len(batch.token_ids_N), groups=groups)
+            session.run.write_rollouts(step, groups, _per_sample(batch, rewards_PG), unused)
+            session.end_step(step, metrics, tokens=len(batch.token_ids_N) + _tokens(unused), groups=groups)
         return session.finish()
 
 
-def collect(site: Site, recipe: RLRecipe, method: Method, step: int) -> tuple[list[Group], list[Group]]:
+def collect(session: Session, site: Site, method: Method, step: int) -> tuple[list[Group], list[Group]]:
     """The groups a step trains on, and those that were sampled but say nothing.
 
     With dynamic sampling (DAPO, Yu et al. 2025, eq. 11) groups whose rewards are all equal are replaced by new prompts, for at
     most `max_resamples` rounds; when none is left over the last round's groups are trained on as they are.
     """
+    recipe: RLRecipe = session.recipe  # type: ignore[assignment]
     wanted = recipe.train.prompts_per_step
     kept: list[Group] = []
     unused: list[Group] = []
     for attempt in range(1 + (method.max_resamples if method.dynamic_sampling else 0)):
         prompts = site.cursor.draw(wanted - len(kept))
-        groups = scored_groups(site.engine, site.scorer, prompts, _sampling(recipe, _seed(recipe, step, f"rollout {attempt}")))
+        with session.phase("generate"):
+            sampling = _sampling(recipe, _seed(recipe, step, f"rollout {attempt}"))
+            pending = sample_groups(site.engine, site.scorer, prompts, sampling)
+        with session.phase("score"):
+            groups = scored_groups(pending)
         if not method.dynamic_sampling:
             return groups, []
         keep = informative_groups(torch.tensor([group.rewards_G for group in groups], dtype=torch.float64)).tolist()
@@ -121,19 +128,31 @@ def pack(groups: Sequence[Group], rewards_PG: Tensor, method: Method) -> Batch:
     return batch.replace(mask_N=mask_N, sampler_N=sampler_N)
 
 
-def with_logprobs(batch: Batch, site: Site, recipe: RLRecipe, method: Method, step: int) -> Batch:
-    """Add the log-probs that are needed beside the update's own; compare sampler and trainer where that is due.
+def with_logprobs(batch: Batch, site: Site, recipe: RLRecipe, method: Method, step: int) -> tuple[Batch, dict[str, float]]:
+    """Add the log-probs that are needed beside the update's own; compare sampler and trainer where that is due, and report it.
 
     With one optimizer step per batch the policy before it is the policy itself: the update's own forward pass gives `old_N`.
     """
     train, every = recipe.train, recipe.rollout.parity_every
-    check = step == 1 or bool(every and step % every == 0)
+    check = (step == 1 or bool(every and step % every == 0)) and bool(batch.mask_N.any())
     in_reward = method.kl is not None and method.kl.where == "reward"
     old_N = site.learner.logprobs(batch) if check or in_reward or train.epochs * train.minibatches > 1 else None
     ref_N = site.learner.logprobs(batch, "reference") if method.kl else None
+    compared: dict[str, float] = {}
     if check and old_N is not None and batch.sampler_N is not None:
-        check_parity(parity(batch.sampler_N[batch.mask_N], old_N[batch.mask_N]), recipe.rollout.parity_tolerance)
-    return batch.replace(old_N=old_N, ref_N=ref_N)
+        report = parity(batch.sampler_N[batch.mask_N], old_N[batch.mask_N])
+        check_parity(report, recipe.rollout.parity_tolerance)
+        compared = report.metrics()
+    return batch.replace(old_N=old_N, ref_N=ref_N), compared
+
+
+def reward_kl(batch: Batch, method: Method) -> Tensor | None:
+    """The KL estimate of each token for methods that have it in the reward."""
+    if method.kl is None or method.kl.where != "reward":
+        return None
+    assert batch.old_N is not None
+    assert batch.ref_N is not None
+    return kl_estimate(batch.old_N, batch.ref_N, method.kl.kind)
 
 
 class _Loss:
@@ -167,22 +186,36 @@ class _Loss:
 
 
 def step_metrics(
-    groups: Sequence[Group], unused: Sequence[Group], batch: Batch, updates: Sequence[Update], method: Method
+    groups: Sequence[Group],
+    unused: Sequence[Group],
+    rewards_PG: Tensor,
+    batch: Batch,
+    updates: Sequence[Update],
+    method: Method,
 ) -> dict[str, float]:
-    """Everything a step reports, under trl's names where it has one."""
+    """Everything a step reports, under trl's names where it has one; rewards and lengths are those of all that was sampled."""
     metrics: dict[str, float] = {}
     for name in {name: None for update in updates for name in update.metrics}:
-        metrics[name] = math.fsum(update.metrics[name] for update in updates) / len(updates)
+        values = [update.metrics[name] for update in updates if name in update.metrics]
+        metrics[name] = sum(values) / len(values)
     old_N = updates[0].logp_N if batch.old_N is None else batch.old_N
     assert batch.sampler_N is not None
     mode, low, high = (method.mismatch.mode, method.mismatch.low, method.mismatch.high) if method.mismatch else (None, 0.0, 0.0)
     metrics |= mismatch_metrics(old_N, batch.sampler_N, batch.segment_N, batch.mask_N, mode, low, high)
-    scored = [sample for group in groups for sample in group.samples]
-    metrics |= reward_metrics(scored) | rollout_metrics(groups)
+    sampled = [*groups, *unused]
+    metrics |= reward_metrics([sample for group in sampled for sample in group.samples]) | rollout_metrics(sampled)
     metrics["skipped"] = sum(not update.applied for update in updates)
-    if unused:
+    if method.overlong:
+        raw_PG = torch.tensor([group.rewards_G for group in groups], dtype=torch.float64)
+        metrics["overlong_penalty"] = float((rewards_PG - raw_PG).nanmean())
+    if method.dynamic_sampling:
         metrics["dynamic_sampling/dropped_groups"] = len(unused)
     return metrics
+
+
+def _tokens(groups: Sequence[Group]) -> int:
+    rollouts = [sample.rollout for group in groups for sample in group.samples]
+    return sum(len(rollout.prompt.token_ids) + len(rollout.completion.token_ids) for rollout in rollouts)
 
 
 def _per_sample(batch: Batch, rewards_PG: Tensor) -> list[list[float]]:
@@ -219,4 +252,5 @@ def _learner_options(recipe: RLRecipe, method: Method) -> dict[str, Any]:
         "temperature": recipe.rollout.temperature,
         "reference": method.kl is not None,
         "entropy_gradient": method.entropy_coefficient != 0,
+        "dropout": False,
     }

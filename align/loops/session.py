@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 import torch
 
@@ -55,11 +55,13 @@ class Session:
         if self.run.resumed:
             self._restore()
         evaluation = self.recipe.evaluate
-        if evaluation and evaluation.before and self.run.evaluation("before") is None:
+        if evaluation and evaluation.before and self.step == 0 and self.run.evaluation("before") is None:
             self._evaluate("before")
         self._log = self._stack.enter_context(
             RunLog(self.run, self.resolved, self.console, steps=self.recipe.train.steps, done=self.step)
         )
+        if self.run.resumed:
+            self._evaluate_on_schedule()  # stopped between a checkpoint and its evaluation
 
     def steps(self) -> Iterator[int]:
         yield from range(self.step + 1, self.recipe.train.steps + 1)
@@ -68,29 +70,21 @@ class Session:
         """Measure a phase of the step as `time/<name>`."""
         return self._log.timer.phase(name)
 
-    def write_rollouts(self, step: int, groups: Sequence[Group], advantages_PG: Any, unused: Sequence[Group]) -> None:
-        self.run.write_rollouts(step, groups, advantages_PG, unused)
-
     def end_step(self, step: int, metrics: Mapping[str, Any], *, tokens: int, groups: Sequence[Group] = ()) -> None:
-        """Log the step; evaluate and save where they are due. Raises Preempted when the run was asked to stop, after saving."""
+        """Log the step; evaluate and save where they are due. Raises Preempted, after saving, when the run was asked to stop."""
         self.step, self.tokens = step, self.tokens + tokens
-        train, evaluation, last = self.recipe.train, self.recipe.evaluate, step == self.recipe.train.steps
+        train, last = self.recipe.train, step == self.recipe.train.steps
         self._log.step(step, {**metrics, "num_tokens": self.tokens}, groups)
-        if evaluation and evaluation.every and step % evaluation.every == 0 and not last:
-            self._evaluate(f"step-{step:06d}")
-        if last or self._stop.requested or (train.save_steps and step % train.save_steps == 0):
-            write_checkpoint(self.run.checkpoints, step, self._write, keep=train.save_total_limit)
         if self._stop.requested and not last:
-            raise Preempted(
-                f"stopped by {self._stop.requested}; step {step} is saved",
-                place=str(self.run.path),
-                fix="continue with the same command and --resume",
-            )
+            self._save_and_leave()
+        if last or (train.save_steps and step % train.save_steps == 0):
+            self._save()
+        self._evaluate_on_schedule()
 
     def finish(self) -> dict[str, Any]:
         """Evaluate the trained model, write the summary and show the report."""
         evaluation = self.recipe.evaluate
-        if evaluation and evaluation.after and self.run.evaluation("after") is None:
+        if evaluation and evaluation.after and not self._is_evaluated("after"):
             self._evaluate("after")
         self._log.close()
         summary = self.run.finish()
@@ -112,18 +106,46 @@ class Session:
             return f"align export {path} {path}/model"
         return f"align evaluate {path}/resolved.yaml --model {path} --n {4 * evaluation.num_generations}"
 
+    def _save(self) -> None:
+        write_checkpoint(self.run.checkpoints, self.step, self._write, keep=self.recipe.train.save_total_limit)
+
+    def _save_and_leave(self) -> NoReturn:
+        self._save()
+        raise Preempted(
+            f"stopped by {self._stop.requested}; step {self.step} is saved",
+            place=str(self.run.path),
+            fix="continue with the same command and --resume",
+        )
+
+    def _evaluate_on_schedule(self) -> None:
+        evaluation, name = self.recipe.evaluate, f"step-{self.step:06d}"
+        due = evaluation and evaluation.every and self.step % evaluation.every == 0 and 0 < self.step < self.recipe.train.steps
+        if due and not self._is_evaluated(name):
+            self._evaluate(name)
+
+    def _is_evaluated(self, name: str) -> bool:
+        stored = self.run.evaluation(name)
+        return stored is not None and stored["step"] == self.step
+
     def _evaluate(self, name: str) -> None:
         evaluation = self.recipe.evaluate
         assert evaluation is not None
+        self._site.engine.publish(self._site.learner.weights(), version=self.step)
         prompts = len(self._site.eval_prompts)
         total = min(prompts, evaluation.max_problems or prompts) * evaluation.num_generations
         rollout = getattr(self.recipe, "rollout", None)
         with self.console.activity(f"evaluating ({name})", total=total) as advance:
+
+            def on_progress(*_: int) -> None:
+                advance(1)
+                if self._stop.requested:
+                    self._save_and_leave()  # the evaluation is made up for on resume
+
             result = self._site.evaluate(
                 evaluation,
                 seed=self.recipe.seed,
                 max_completion_length=rollout.max_completion_length if rollout else DEFAULT_EVALUATION_LENGTH,
-                on_progress=lambda *_: advance(1),
+                on_progress=on_progress,
             )
         pass_at_k = {k: estimate.to_dict() for k, estimate in result.pass_at_k.items()}
         metrics = {"reward": result.mean_reward, "mean_length": result.mean_length, "truncated": result.truncated}
@@ -148,7 +170,7 @@ class Session:
         self.run.rewind(checkpoint.step)
         trainer = checkpoint.path / "trainer"
         self._site.learner.load_model(checkpoint.path)
-        self._site.learner.load_state_dict(torch.load(trainer / "learner.pt", weights_only=True))
+        self._site.learner.load_state_dict(torch.load(trainer / "learner.pt", map_location="cpu", weights_only=True))
         state = json.loads((trainer / "state.json").read_text())
         for name, part in self._parts.items():
             part.load_state_dict(state["parts"][name])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from align.data.cursor import Cursor
 from align.data.demonstrations import DemonstrationSet, load_demonstrations
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Everything a loop works with. The engine shares the learner's model; engine and scorer are there where a loop samples."""
+    """Everything a loop works with. In float32 the engine shares the learner's model."""
 
     tokenizer: Any
     learner: Learner
@@ -65,7 +68,7 @@ def open_site(recipe: RLRecipe | SFTRecipe, rows: Rows, console: RunConsole, lea
                 console.show(note)
         learner = Learner(causal_lm, recipe.train, dtype=recipe.model.dtype, **learner_options)
         limit = recipe.rollout.max_batch_sequences if recipe.recipe == "rl" else 256
-        engine = TransformersEngine(learner.model, tokenizer, max_batch_sequences=limit)
+        engine = TransformersEngine(_sampled_model(learner.model, recipe.model.dtype), tokenizer, max_batch_sequences=limit)
         try:
             yield Site(
                 tokenizer=tokenizer,
@@ -77,6 +80,13 @@ def open_site(recipe: RLRecipe | SFTRecipe, rows: Rows, console: RunConsole, lea
             )
         finally:
             engine.close()
+
+
+def _sampled_model(model: Any, dtype: str) -> Any:
+    """What the engine samples from: the learner's own model, or in bfloat16 a copy that publishing keeps up to date."""
+    if dtype == "float32":
+        return model
+    return copy.deepcopy(model).to(torch.bfloat16).requires_grad_(False)
 
 
 def _items(recipe: RLRecipe | SFTRecipe, tokenizer: Any, rows: Rows) -> tuple[PromptSet | DemonstrationSet, PromptSet | None]:

@@ -45,6 +45,6 @@ def train(
                 return value, {"entropy": entropy}
 
             with session.phase("update"):
-                update = site.learner.update(batch, loss)
-            session.end_step(step, {**update.metrics, "skipped": not update.applied}, tokens=len(batch.token_ids_N))
+                update = site.learner.update(batch, loss, index=step - 1)
+            session.end_step(step, {**update.metrics, "skipped": int(not update.applied)}, tokens=len(batch.token_ids_N))
         return session.finish()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from align.recipe.evaluation import evaluation_sampling
 from align.recipe.schema import EvaluateRecipe, Recipe, RLRecipe, SFTRecipe
-from align.recipe.validate import evaluation_length, longest_sequence
+from align.recipe.validate import longest_sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,8 @@ def _evaluation(recipe: Recipe, rows: Mapping[str, int]) -> Iterator[Quantity]:
         return
     problems = min(problems, evaluation.max_problems or problems)
     samples = problems * evaluation.num_generations
-    how = f"{problems} problems x {evaluation.num_generations} generations, each up to {evaluation_length(recipe)} tokens"
+    longest = evaluation_sampling(recipe, evaluation).max_tokens
+    how = f"{problems} problems x {evaluation.num_generations} generations, each up to {longest} tokens"
     yield Quantity(name="samples an evaluation", value=samples, how=how)
     if not isinstance(recipe, EvaluateRecipe):
         between = max(0, -(-recipe.train.steps // evaluation.every) - 1) if evaluation.every else 0

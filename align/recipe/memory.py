@@ -19,13 +19,13 @@ from align.learner.logprobs import CHUNK_ELEMENTS
 from align.learner.model import with_lora
 from align.recipe.arithmetic import largest_micro_batch
 from align.recipe.schema import EvaluateRecipe, Recipe, RLRecipe, SFTRecipe
-from align.recipe.validate import evaluation_length
 
 if TYPE_CHECKING:
     import torch
 
     from align.algorithms.methods import Method
-    from align.recipe.load import Resolved
+    from align.recipe.evaluation import evaluation_sampling
+from align.recipe.load import Resolved
 
 FLOAT32 = 4
 WIDTH = 64  # of the sequences that are tried: fused attention is linear in tokens, but over fake tensors it has a mask
@@ -194,7 +194,7 @@ def _key_values(recipe: Recipe, model: Any) -> Part:
         sequences = min(recipe.rollout.max_batch_sequences, recipe.train.prompts_per_step * recipe.rollout.num_generations)
         length = recipe.data.max_prompt_length + recipe.rollout.max_completion_length
     else:
-        sequences, length = OTHER_BATCH, recipe.data.max_prompt_length + evaluation_length(recipe)
+        sequences, length = OTHER_BATCH, recipe.data.max_prompt_length + evaluation_sampling(recipe, recipe.evaluate).max_tokens
     how = f"{sequences} sequences x {length} tokens x {per_token:,} bytes"
     return Part(name="key-value cache", bytes=sequences * length * per_token, held="generate", how=how)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from align.data.prompts import PromptSet
+from align.data.items import ItemSet
 from align.data.sources import RowSet, row_texts
 from align.errors import CheckpointError
 from align.learner.model import load_tokenizer
@@ -53,11 +53,10 @@ def make_plan(resolved: Resolved) -> Plan:
     method = recipe_method(resolved) if isinstance(recipe, RLRecipe) else None
     sources = read_sources(recipe)
     tokenizer = _tokenizer(recipe, sources, notes)
-    data, prompts = probe_data(recipe, sources, tokenizer)
-    rewards = probe_rewards(recipe, _judged(recipe, prompts), tokenizer) if tokenizer is not None else []
+    data, taken = probe_data(recipe, sources, tokenizer)
+    rewards = probe_rewards(recipe, _judged(recipe, taken), tokenizer) if tokenizer is not None else []
     memory = estimate_memory(resolved, method, len(tokenizer)) if tokenizer is not None else None
-    notes += [note for found in prompts.values() for note in found.notes]
-    notes += probe_notes(data, rewards, shared_prompts(sources))
+    notes += probe_notes(taken, rewards, shared_prompts(sources))
     notes += length_notes(recipe, memory.positions if memory else None)
     notes += memory_notes(memory, recipe) if memory else []
     rows = {split: sum(len(rowset.rows) for rowset in rowsets) for split, rowsets in sources.items()}
@@ -68,7 +67,7 @@ def make_plan(resolved: Resolved) -> Plan:
         memory=memory,
         data=data,
         rewards=rewards,
-        notes=list(dict.fromkeys(notes)),
+        notes=notes,
     )
 
 
@@ -80,9 +79,9 @@ def _tokenizer(recipe: Recipe, sources: Mapping[str, Sequence[RowSet]], notes: l
         return None
 
 
-def _judged(recipe: Recipe, prompts: Mapping[str, PromptSet]) -> list[Any]:
+def _judged(recipe: Recipe, taken: Mapping[str, ItemSet[Any]]) -> list[Any]:
     """Prompts that the rewards will judge: of training where there is any, else of the evaluation; sources in turn."""
-    found = prompts.get("train" if isinstance(recipe, RLRecipe) else "eval")
+    found = taken.get("train" if isinstance(recipe, RLRecipe) else "eval")
     if found is None:
         return []
     deepest = max(map(len, found.by_source))

@@ -10,7 +10,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from align.data.demonstrations import load_demonstrations
-from align.data.prompts import PromptSet, load_prompts
+from align.data.items import ItemSet
+from align.data.prompts import load_prompts
 from align.data.sources import RowSet, read_all
 from align.recipe.schema import Recipe, RewardBudget, SFTRecipe
 from align.rewards.compose import RewardStack
@@ -62,46 +63,43 @@ def read_sources(recipe: Recipe) -> dict[str, list[RowSet]]:
 
 def probe_data(
     recipe: Recipe, sources: Mapping[str, Sequence[RowSet]], tokenizer: Any
-) -> tuple[list[SourceProbe], dict[str, PromptSet]]:
-    """The first rows of each source, tokenized; and the prompts among them, by split. Without a tokenizer only the counts."""
+) -> tuple[list[SourceProbe], dict[str, ItemSet[Any]]]:
+    """The first rows of each source, tokenized; and the items made of them, by split. Without a tokenizer only the counts."""
     probes: list[SourceProbe] = []
-    prompts: dict[str, PromptSet] = {}
+    taken: dict[str, ItemSet[Any]] = {}
     for split, rowsets in sources.items():
         few = [replace(rowset, rows=rowset.rows[:PROBED_ROWS]) for rowset in rowsets]
-        lengths: list[list[int]] = [[] for _ in few]
-        examples: list[list[str]] = [[] for _ in few]
-        if tokenizer is not None and split == "train" and isinstance(recipe, SFTRecipe):
-            found = load_demonstrations(
-                few,
-                tokenizer,
-                loss_on=recipe.train.loss_on,
-                max_length=recipe.train.max_length,
-                max_bad_rows=recipe.data.max_bad_rows,
-            )
-            items = [[item.token_ids for item in items] for items in found.by_source]
-        elif tokenizer is not None:
-            prompts[split] = load_prompts(
-                few, tokenizer, max_prompt_length=recipe.data.max_prompt_length, max_bad_rows=recipe.data.max_bad_rows
-            )
-            items = [[prompt.token_ids for prompt in items] for items in prompts[split].by_source]
-        if tokenizer is not None:
-            lengths = [[len(ids) for ids in source] for source in items]
-            examples = [[tokenizer.decode(ids) for ids in source[:SHOWN]] for source in items]
-        for rowset, probed, found_lengths, shown in zip(rowsets, few, lengths, examples, strict=True):
-            looked_at = len(probed.rows) if tokenizer is not None else 0
+        taken[split] = items = _items(recipe, split, few, tokenizer)
+        for rowset, probed, found in zip(rowsets, few, items.by_source, strict=True):
             probes.append(
                 SourceProbe(
                     split=split,
                     label=rowset.label,
                     rows=len(rowset.rows),
                     bad=rowset.bad,
-                    looked_at=looked_at,
-                    dropped=looked_at - len(found_lengths),
-                    lengths=found_lengths,
-                    examples=shown,
+                    looked_at=len(probed.rows) if tokenizer is not None else 0,
+                    dropped=items.dropped_long[rowset.label],
+                    lengths=[len(item.token_ids) for item in found],
+                    examples=[tokenizer.decode(item.token_ids) for item in found[:SHOWN]],
                 )
             )
-    return probes, prompts
+    return probes, taken
+
+
+def _items(recipe: Recipe, split: str, rowsets: Sequence[RowSet], tokenizer: Any) -> ItemSet[Any]:
+    bad = recipe.data.max_bad_rows
+    if tokenizer is None:
+        return ItemSet(
+            by_source=[[] for _ in rowsets],
+            weights=[rowset.source.weight for rowset in rowsets],
+            dropped_long=dict.fromkeys((rowset.label for rowset in rowsets), 0),
+            bad=[entry for rowset in rowsets for entry in rowset.bad],
+            notes=[],
+        )
+    if split == "train" and isinstance(recipe, SFTRecipe):
+        length, loss_on = recipe.train.max_length, recipe.train.loss_on
+        return load_demonstrations(rowsets, tokenizer, loss_on=loss_on, max_length=length, max_bad_rows=bad)
+    return load_prompts(rowsets, tokenizer, max_prompt_length=recipe.data.max_prompt_length, max_bad_rows=bad)
 
 
 def shared_prompts(sources: Mapping[str, Sequence[RowSet]]) -> int:
@@ -162,14 +160,10 @@ def _reward_probe(name: str, judges_answers: bool, reference: Sequence[Verdict],
     )
 
 
-def probe_notes(data: Sequence[SourceProbe], rewards: Sequence[RewardProbe], shared: int) -> Iterator[str]:
+def probe_notes(taken: Mapping[str, ItemSet[Any]], rewards: Sequence[RewardProbe], shared: int) -> Iterator[str]:
     """What deserves a second look."""
-    for source in data:
-        if source.dropped:
-            yield f"{source.split} {source.label}: {source.dropped} of the first {source.looked_at} rows are too long"
-        if source.bad:
-            place, why = source.bad[0]
-            yield f"{source.split} {source.label}: {len(source.bad)} unusable rows are left out, the first: {place}: {why}"
+    for split, items in taken.items():
+        yield from (f"data.{split}: {remark}" for remark in items.remarks())
     if shared:
         yield f"{shared} prompts of data.eval are in data.train too: pass@k will look better than it is"
     for reward in rewards:

@@ -166,14 +166,14 @@ class Algorithm(Section):
     kl: Literal["k1", "k2", "k3"] | None = None
     kl_in: Literal["loss", "reward"] | None = None
     kl_target: Annotated[float, Field(gt=0)] | None = Field(None, description="Adapt beta towards this KL (Ziegler et al. 2019)")
-    kl_horizon: Positive = Field(10_000, description="Samples over which an adaptive beta moves")
-    gamma: Share = 1.0
-    entropy_coefficient: float = 0.0
+    kl_horizon: Positive | None = Field(None, description="Samples over which an adaptive beta moves")
+    gamma: Share | None = None
+    entropy_coefficient: float | None = None
     mismatch: Mismatch | None = None
     dynamic_sampling: bool | None = Field(None, description="Replace groups whose rewards are all equal by new prompts (DAPO)")
-    max_resamples: Positive = Field(8, description="Rounds of topping up before a step trains on what it has")
+    max_resamples: Positive | None = Field(None, description="Rounds of topping up before a step trains on what it has")
     overlong: Overlong | None = None
-    mask_truncated: bool = Field(False, description="Leave completions cut at the length limit out of the loss")
+    mask_truncated: bool | None = Field(None, description="Leave completions cut at the length limit out of the loss")
 
 
 class Optimization(Section):
@@ -182,7 +182,9 @@ class Optimization(Section):
     steps: Positive = 100
     learning_rate: Annotated[float, Field(gt=0)] = 1.0e-6
     lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="Optimizer updates of warm-up; a step of rl makes epochs x minibatches of them"
+    )
     weight_decay: NonNegative = 0.0
     adam_beta1: Share = 0.9
     adam_beta2: Share = 0.999
@@ -221,6 +223,8 @@ class Evaluation(Section):
     temperature: NonNegative = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_completion_length: Positive | None = Field(None, description="Default: rollout.max_completion_length, or 256")
+    stop: list[str] | None = Field(None, description="Default: rollout.stop, or none")
+    stop_token_ids: list[int] | None = Field(None, description="Default: rollout.stop_token_ids, or none")
     max_problems: Positive | None = None
     threshold: float = Field(1.0, description="A sample counts as correct when its combined reward reaches this")
 

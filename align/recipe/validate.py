@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from align.algorithms.names import LOSS_KNOBS, LOSS_NAMES, METHOD_NAMES
 from align.errors import AlignError, RecipeError
-from align.recipe.schema import EvaluateRecipe, Evaluation, Recipe, RLRecipe, Rollout, SFTRecipe
+from align.recipe.evaluation import evaluation_sampling
+from align.recipe.schema import EvaluateRecipe, Evaluation, Recipe, RLRecipe, RLTrain, SFTRecipe
 
 UNGROUPED = ("reinforce", "reinforce++")  # methods that can do with one sample of a prompt
 MAY_BE_INFINITE = (
@@ -158,21 +159,20 @@ def _rollout(recipe: RLRecipe) -> Iterator[Finding]:
     if recipe.rollout.temperature == 0:
         message = "temperature 0 draws the same completion every time: there is nothing to learn from"
         yield Finding(key="rollout.temperature", message=message, fix="write temperature: 1.0")
-    yield from _stops(recipe.rollout)
+    yield from _stops("rollout.stop", recipe.rollout.stop)
 
 
-def _stops(rollout: Rollout) -> Iterator[Finding]:
-    if "" in rollout.stop:
-        yield Finding(
-            key="rollout.stop", message="an empty stop string ends every completion at once", fix="remove it from rollout.stop"
-        )
+def _stops(key: str, stop: Sequence[str]) -> Iterator[Finding]:
+    if "" in stop:
+        yield Finding(key=key, message="an empty stop string ends every completion at once", fix=f"remove it from {key}")
 
 
 def _steps(recipe: RLRecipe | SFTRecipe) -> Iterator[Finding]:
     train = recipe.train
-    if train.warmup_steps > train.steps:
-        message = f"train.warmup_steps = {train.warmup_steps} is more than the {train.steps} steps of the run"
-        yield Finding(key="train.warmup_steps", message=message, fix=f"write at most {train.steps}")
+    updates = train.steps * (train.epochs * train.minibatches if isinstance(train, RLTrain) else 1)
+    if train.warmup_steps > updates:
+        message = f"train.warmup_steps = {train.warmup_steps} is more than the {updates} optimizer updates of the run"
+        yield Finding(key="train.warmup_steps", message=message, fix=f"write at most {updates}")
     if train.warmup_steps and train.lr_scheduler_type == "constant":
         message = "the schedule `constant` has no warm-up, and train.warmup_steps asks for one"
         yield Finding(
@@ -199,14 +199,8 @@ def longest_sequence(recipe: Recipe) -> int:
     if isinstance(recipe, RLRecipe):
         lengths.append(recipe.data.max_prompt_length + recipe.rollout.max_completion_length)
     if recipe.evaluate is not None:
-        lengths.append(recipe.data.max_prompt_length + evaluation_length(recipe))
+        lengths.append(recipe.data.max_prompt_length + evaluation_sampling(recipe, recipe.evaluate).max_tokens)
     return max(lengths)
-
-
-def evaluation_length(recipe: Recipe) -> int:
-    """Tokens an evaluation's completion may have."""
-    default = recipe.rollout.max_completion_length if isinstance(recipe, RLRecipe) else 256
-    return (recipe.evaluate and recipe.evaluate.max_completion_length) or default
 
 
 def _evaluation(recipe: Recipe) -> Iterator[Finding]:
@@ -224,6 +218,7 @@ def _evaluation(recipe: Recipe) -> Iterator[Finding]:
         )
     if not evaluation.k:
         yield Finding(key="evaluate.k", message="evaluate.k is empty: no pass@k to report", fix="write k: [1]")
+    yield from _stops("evaluate.stop", evaluation.stop or ())
     if evaluation.temperature == 0 and evaluation.num_generations > 1:
         message = f"temperature 0 gives {evaluation.num_generations} equal samples of a problem"
         fix = "write num_generations: 1 and k: [1], or a temperature above 0"
@@ -271,6 +266,20 @@ def _task_reward(recipe: Recipe) -> Iterator[Finding]:
                 )
 
 
+def _model(recipe: Recipe) -> Iterator[Finding]:
+    model = recipe.model
+    if model.init is not None and model.lora is not None:
+        message = (
+            "model.lora trains adapters of a model that can be loaded again, and model.init makes one that is stored nowhere"
+        )
+        yield Finding(key="model.lora", message=message, fix="remove lora, or name the base model: model: {path: ...}")
+    if "flash" in (model.attn_implementation or "") and model.dtype == "float32":
+        message = (
+            f"model.attn_implementation: {model.attn_implementation} computes in half precision only, and model.dtype is float32"
+        )
+        yield Finding(key="model.attn_implementation", message=message, fix="write dtype: bfloat16, or attn_implementation: sdpa")
+
+
 def _packing(recipe: RLRecipe | SFTRecipe) -> Iterator[Finding]:
     kernel = recipe.model.attn_implementation or ""
     if "flash" in kernel and "/" not in kernel and not _installed("flash_attn", "flash_attn_interface", "kernels"):
@@ -297,7 +306,7 @@ def _installed(*packages: str) -> bool:
     return any(importlib.util.find_spec(package) is not None for package in packages)
 
 
-_ALL: list[Rule] = [_tasks, _rewards, _task_reward, _evaluation, _wandb]
+_ALL: list[Rule] = [_model, _tasks, _rewards, _task_reward, _evaluation, _wandb]
 RULES: dict[type, list[Rule]] = {
     RLRecipe: [_training_data, _algorithm, _mismatch, _rollout, _steps, _minibatches, _packing, *_ALL],
     SFTRecipe: [_training_data, _steps, _packing, *_ALL],

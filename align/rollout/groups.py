@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Protocol
@@ -18,14 +18,17 @@ class Scores(Protocol):
     def submit(self, rollouts: Sequence[Rollout]) -> Future[list[Scored]]: ...
 
 
-def scored_groups(
+Pending = list[tuple[Prompt, Future[list[Scored]]]]
+
+
+def sample_groups(
     engine: RolloutEngine,
     scorer: Scores,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     on_progress: Callable[[int, int], None] = lambda *_: None,
-) -> list[Group]:
-    """`sampling.n` scored samples of each prompt, in the order of `prompts`; a prompt that stands twice gets other samples.
+) -> Pending:
+    """Write `sampling.n` samples of each prompt, in the order of `prompts`; a prompt that stands twice gets other samples.
 
     Each group goes to the scorer as soon as its last sample is written. `on_progress(written, total)` hears of every completion.
     """
@@ -37,9 +40,22 @@ def scored_groups(
         if len(waiting_P[index]) == sampling.n:
             samples = sorted(waiting_P[index], key=lambda sample: sample.sample_index)
             futures[index] = scorer.submit([Rollout(prompt=prompts[index], completion=sample) for sample in samples])
+            _raise_early(futures.values())
         on_progress(written, len(prompts) * sampling.n)
     assert len(futures) == len(prompts), "the engine left a prompt without its samples"
-    return [Group(prompt=prompt, samples=tuple(futures[index].result())) for index, prompt in enumerate(prompts)]
+    return [(prompt, futures[index]) for index, prompt in enumerate(prompts)]
+
+
+def scored_groups(pending: Pending) -> list[Group]:
+    """The groups, once their last verdict is there."""
+    return [Group(prompt=prompt, samples=tuple(future.result())) for prompt, future in pending]
+
+
+def _raise_early(futures: Iterable[Future[list[Scored]]]) -> None:
+    """Stop generating where a reward has used up its error budget already."""
+    for future in futures:
+        if future.done():
+            future.result()
 
 
 def _distinct(prompts: Sequence[Prompt]) -> list[Prompt]:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from align.errors import CheckpointError, Preempted, RecipeError, RunInUseError, StorageError
 from align.recipe.yaml12 import from_yaml, to_yaml
 from align.run.environment import describe_environment
-from align.run.lock import RunLock
-from align.run.records import keep_rows, last_value, plain_numbers, read_rows
+from align.run.lock import RunLock, check_unlocked
+from align.run.records import keep_rows, last_value, plain_numbers, read_rows, write_samples
 from align.storage import storage_errors, write_atomically
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class RunDirectory:
 
     @staticmethod
     def check(resolved: Resolved, *, resume: bool = False, overwrite: bool = False, allow_changes: bool = False) -> None:
-        """Raise what `open` would raise of the directory's state, without changing anything.
+        """Raise what `open` would raise of the directory's state, without writing anything.
 
         Raises RunInUseError for a running run, an earlier one with neither `resume` nor `overwrite`, or a folder of other files;
         CheckpointError where there is no run to resume; RecipeError where the recipe changed and `allow_changes` is not given.
@@ -60,15 +60,20 @@ class RunDirectory:
         if resume and overwrite:
             raise RecipeError("--resume and --overwrite exclude each other", fix="give one of them")
         path = _output_dir(resolved)
-        if (path / ".lock").exists():
-            RunLock(path).close()
+        check_unlocked(path)
         _check_state(path, resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
 
     @classmethod
     def open(
-        cls, resolved: Resolved, *, resume: bool = False, overwrite: bool = False, allow_changes: bool = False
+        cls,
+        resolved: Resolved,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        allow_changes: bool = False,
+        rewards: Mapping[str, str] | None = None,
     ) -> RunDirectory:
-        """Create or take over the directory, lock it and write what is known at the start.
+        """Create or take over the directory, lock it and write what is known at the start; `rewards` are their versions by name.
 
         Raises what `check` raises, RunInUseError where another process runs here, and StorageError where it cannot be written.
         """
@@ -81,7 +86,7 @@ class RunDirectory:
             # Once more under the lock: another process may have started, or finished, a run in between.
             _check_state(path, resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
             run = cls(path, lock, resumed=resume)
-            run._begin(resolved)
+            run._begin(resolved, rewards)
         except BaseException:
             lock.close()
             raise
@@ -128,7 +133,7 @@ class RunDirectory:
         `pass_at_k` maps k to value, low and high; `rows` are the samples, one line each in eval/<name>.jsonl.
         """
         stored = {"step": step, "pass_at_k": {str(k): dict(v) for k, v in pass_at_k.items()}, "metrics": plain_numbers(metrics)}
-        write_atomically(self.evaluations / f"{name}.jsonl", "".join(json.dumps(plain_numbers(row)) + "\n" for row in rows))
+        write_samples(self.evaluations / f"{name}.jsonl", rows)
         write_atomically(self.evaluations / f"{name}.json", json.dumps(stored, indent=1))
 
     def evaluation(self, name: str) -> dict[str, Any] | None:
@@ -166,14 +171,15 @@ class RunDirectory:
         finally:
             self._lock.close()
 
-    def _begin(self, resolved: Resolved) -> None:
+    def _begin(self, resolved: Resolved, rewards: Mapping[str, str] | None) -> None:
+        now = describe_environment() | ({} if rewards is None else {"rewards": dict(rewards)})
         if self.resumed:
             environment = self._environment()
             changes = changed_keys(_stored_tree(self.path), resolved.tree)
-            environment["resumes"] = [*environment.get("resumes", []), describe_environment() | {"changed_keys": changes}]
+            environment["resumes"] = [*environment.get("resumes", []), now | {"changed_keys": changes}]
             (self.path / "summary.json").unlink(missing_ok=True)
         else:
-            environment = describe_environment()
+            environment = now
             self._remove_earlier()
         with storage_errors(self.path):
             for folder in (self.checkpoints, self.rollouts, self.evaluations):

@@ -1,10 +1,11 @@
-"""metrics.jsonl: one line a step, each written whole."""
+"""JSON lines of a run: metrics.jsonl, one line a step, each written whole; and the samples of an evaluation."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,16 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Append a line and hand it to the operating system at once, so that a kill loses no finished step."""
     with storage_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def write_samples(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write the samples of an evaluation, one a line, compressed where the name ends in .gz.
+
+    A reference answer may be anything that data files hold: a date, a decimal and the like are written as text.
+    """
+    text = "".join(json.dumps(plain_numbers(row), ensure_ascii=False, default=str) + "\n" for row in rows)
+    data = text.encode(errors="backslashreplace")  # half a surrogate pair becomes its JSON escape
+    write_atomically(path, gzip.compress(data) if path.suffix == ".gz" else data)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

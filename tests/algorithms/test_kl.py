@@ -54,7 +54,7 @@ def test_fixed_coefficient_does_not_move():
     assert controller.beta == 0.1
     other = FixedKL(0.5)
     other.load_state_dict(controller.state_dict())
-    assert other.beta == 0.1
+    assert other.beta == 0.5  # a constant is the recipe's, also on resume
 
 
 def test_adaptive_coefficient_by_hand():

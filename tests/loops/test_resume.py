@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from align.errors import RecipeError
+from align.errors import Preempted, RecipeError
 from align.loops import rl
 from align.recipe.load import load_recipe
 from tests.loops.conftest import RL, SFT, write_recipe
@@ -144,7 +144,9 @@ def test_a_changed_recipe_is_not_resumed_unless_told(tmp_path):
     changed = load_recipe(recipe, ["train.learning_rate=0.5"])
     with pytest.raises(RecipeError, match=r"train\.learning_rate"):
         supervised.train(changed, resume=True)
-    assert supervised.train(changed, resume=True, allow_changes=True)["steps"] == STEPS
+    longer = load_recipe(recipe, ["train.learning_rate=0.5", f"train.steps={STEPS + 2}"])
+    assert supervised.train(longer, resume=True, allow_changes=True)["steps"] == STEPS + 2
+    assert rows(tmp_path / "a" / "run")[-2]["learning_rate"] > 0.01  # the new rate, on the new schedule
 
 
 def test_a_finished_run_resumes_to_the_same_summary(tmp_path):
@@ -152,3 +154,30 @@ def test_a_finished_run_resumes_to_the_same_summary(tmp_path):
     before = rl.train(recipe)
     after = rl.train(recipe, resume=True)
     assert (after["status"], after["steps"], after["tokens"]) == (before["status"], before["steps"], before["tokens"])
+
+
+def test_an_extended_run_is_evaluated_anew(tmp_path):
+    evaluate = {"num_generations": 2, "k": [1], "threshold": 0.1}
+    file = write_recipe(tmp_path, RL, evaluate=evaluate)
+    rl.train(load_recipe(file))
+    rl.train(load_recipe(file, ["train.steps=5"]), resume=True, allow_changes=True)
+    evaluations = {name: json.loads((tmp_path / "run" / "eval" / f"{name}.json").read_text()) for name in ("before", "after")}
+    assert (evaluations["before"]["step"], evaluations["after"]["step"]) == (0, 5)
+
+
+def test_a_stop_during_the_first_evaluation_loses_nothing(tmp_path, monkeypatch):
+    evaluate = {"num_generations": 2, "k": [1], "threshold": 0.1}
+    recipe = load_recipe(write_recipe(tmp_path, RL, evaluate=evaluate))
+    honest = rl.Session._evaluate
+
+    def interrupted(self, name):
+        self._stop.requested = "SIGTERM"
+        honest(self, name)
+
+    monkeypatch.setattr(rl.Session, "_evaluate", interrupted)
+    with pytest.raises(Preempted, match="step 0 is saved"):
+        rl.train(recipe)
+    monkeypatch.setattr(rl.Session, "_evaluate", honest)
+    summary = rl.train(recipe, resume=True)
+    assert set(summary["pass_at_k"]) == {"before", "after"}
+    assert json.loads((tmp_path / "run" / "eval" / "before.json").read_text())["step"] == 0

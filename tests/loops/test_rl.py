@@ -135,7 +135,10 @@ def test_dynamic_sampling_replaces_groups_without_a_signal(resolved, tmp_path):
     assert unused
     assert all(int(row["prompt"][0]) % 2 == 0 for row in used.values())
     assert all(int(row["prompt"][0]) % 2 == 1 for row in unused.values())
-    assert metrics_of(recipe)[0]["frac_reward_zero_std"] == 0
+    row = metrics_of(recipe)[0]
+    assert row["dynamic_sampling/dropped_groups"] == len(unused)
+    assert row["frac_reward_zero_std"] == pytest.approx(len(unused) / (len(used) + len(unused)))  # of all that was sampled
+    assert row["num_tokens"] == sum(one["prompt_tokens"] + one["completion_tokens"] for one in table)
 
 
 def test_a_reward_that_keeps_failing_ends_the_run(resolved, tmp_path):
@@ -187,3 +190,42 @@ def test_an_adaptive_kl_coefficient_moves_towards_its_target(resolved):
     betas = [row["beta"] for row in metrics_of(recipe)]
     assert betas == sorted(betas, reverse=True)
     assert betas[-1] < betas[0]
+
+
+def test_the_kind_of_kl_in_the_reward_is_the_recipes(resolved):
+    batch = rl.pack([group(scored(1.0), scored(0.0))], torch.tensor([[1.0, 0.0]]), resolve("rloo"))
+    batch = batch.replace(old_N=batch.mask_N * -1.0, ref_N=batch.mask_N * -1.5)
+    for kind, value in (("k1", 0.5), ("k2", 0.125), ("k3", math.exp(-0.5) - 0.5)):
+        kl_N = rl.reward_kl(batch, resolve("rloo", kl=kind))
+        assert kl_N is not None
+        assert kl_N[batch.mask_N].tolist() == pytest.approx([value] * 4)
+    assert rl.reward_kl(batch, resolve("grpo")) is None
+
+
+def test_a_step_without_a_trained_token_is_survived(resolved):
+    recipe = resolved(RL, algorithm={"mask_truncated": True}, rollout={"max_completion_length": 1}, train={"steps": 2})
+    assert rl.train(recipe)["steps"] == 2
+
+
+def test_bfloat16_samples_from_the_trained_weights(resolved):
+    recipe = resolved(RL, model={"dtype": "bfloat16"}, train={"steps": 4, "learning_rate": 1e-2}, rollout={"parity_every": 1})
+    rl.train(recipe)
+    assert all(row["mismatch/correlation"] > 0.9 for row in metrics_of(recipe))
+
+
+def test_a_step_without_verdicts_moves_nothing(resolved, tmp_path):
+    """Momentum alone would move the weights; nothing is learned from nothing."""
+    from safetensors.torch import load_file
+
+    reward = tmp_path / "sometimes.py"
+    reward.write_text(
+        "calls = []\n\n\ndef sometimes(completions, **_):\n    calls.append(1)\n"
+        "    return [float(i % 2) if len(calls) <= 3 else None for i, _ in enumerate(completions)]\n"
+    )
+    saved = {}
+    recipe = resolved(RL, rewards=[{"use": f"{reward}:sometimes"}], train={"steps": 3, "save_steps": 1, "save_total_limit": 3})
+    rl.train(recipe)
+    for step in (1, 2, 3):
+        saved[step] = load_file(rl_run(recipe) / "checkpoints" / f"step-{step:06d}" / "model.safetensors")
+    assert all(torch.equal(saved[2][name], saved[1][name]) and torch.equal(saved[3][name], saved[1][name]) for name in saved[1])
+    assert [row["skipped"] for row in metrics_of(recipe)] == [0, 1, 1]
