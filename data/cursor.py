@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from random import Random
 from typing import Any, Generic, TypeVar
 
@@ -48,6 +50,7 @@ class Cursor(Generic[T]):
             "shuffle": self._shuffle,
             "sizes": [len(items) for items in self._by_source],
             "shares": list(self._shares),
+            "contents": self._contents,
             "given": list(self._given),
         }
 
@@ -63,6 +66,11 @@ class Cursor(Generic[T]):
                 fix="continue with the data and the seed of the run, or start a new run",
             )
         self._given = list(state["given"])
+
+    @cached_property
+    def _contents(self) -> list[str]:
+        """A hash of each source's items: rows that were edited between two starts of a run are noticed."""
+        return [hashlib.sha256("".join(map(_content, items)).encode("utf-8", "replace")).hexdigest() for items in self._by_source]
 
     def _next(self) -> T:
         drawn = sum(self._given) + 1
@@ -97,3 +105,10 @@ class Cursor(Generic[T]):
         order = list(range(len(self._by_source[source])))
         Random(f"cursor/{self._seed}/{source}/{epoch}").shuffle(order)
         return order
+
+
+def _content(item: Any) -> str:
+    """What of an item a run depends on: of prompts and demonstrations their tokens and answer."""
+    if hasattr(item, "token_ids"):
+        return repr((item.id, item.token_ids, getattr(item, "answer", None)))
+    return repr(item)

@@ -29,7 +29,7 @@ class DaemonThread(Executor):
         self._calls.put((future, partial(function, *arguments, **named)))
         return future
 
-    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  the executor's signature
         """End the thread after the calls that were submitted. Never waits for it: `wait` has no effect."""
         while cancel_futures and not self._calls.empty():
             if call := self._calls.get():

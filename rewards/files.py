@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from align.data.files import RawRow, read_file
+from align.data.files import read_file
 from align.errors import DataError, RecipeError
 from align.recipe.schema import RewardBudget, RewardSpec
 from align.rewards.compose import RewardStack
@@ -56,9 +56,9 @@ def score_file(
     """Score the `completion` (text or messages) of each row of a .jsonl, .json, .csv (each also .gz) or .parquet file.
 
     `out` gets every row in order, as JSON lines, with `value` (null where there is no verdict), `status`, `reward` and `detail`
-    added; of several rewards the value is their sum, and `verdicts` holds each. `columns` maps our column names to the file's.
-    A key of `params` goes to every reward that knows it, or to one as "<reward>.<key>". `on_progress` gets the rows done and,
-    at the end, their number.
+    added; of several rewards the value is their sum, and `verdicts` holds each. `columns` maps our column names to the file's;
+    "outer.inner" is the `inner` of the object in column `outer`, unless a column has that very name. A key of `params` goes to
+    every reward that knows it, or to one as "<reward>.<key>". `on_progress` gets the rows done and, at the end, their number.
 
     Raises RecipeError for an unknown reward or parameter, DataError for an unreadable row or a missing column (`out` is then not
     written), StorageError where `out` cannot be written.
@@ -144,19 +144,43 @@ def _rows(data: Path, columns: Mapping[str, str]) -> Iterator[tuple[Mapping[str,
     for number, raw in enumerate(read_file(data)):
         if raw.columns is None:
             raise DataError(raw.why, place=raw.place, fix="repair or remove the row")
-        absent = next((theirs for theirs in wanted.values() if theirs not in raw.columns), None)
-        if absent is not None:
-            raise _missing(raw, absent, wanted)
-        row = {**raw.columns, **{ours: raw.columns[theirs] for ours, theirs in wanted.items()}}
+        row = {**raw.columns, **{ours: _at(raw.columns, theirs, ours, raw.place) for ours, theirs in wanted.items()}}
         yield raw.columns, _rollout(row, f"{data.name}:{number}", raw.place)
 
 
-def _missing(raw: RawRow, absent: str, wanted: Mapping[str, str]) -> DataError:
-    present = list(raw.columns or ())
-    close = difflib.get_close_matches(absent, present, n=1)
-    ours = next(ours for ours, theirs in wanted.items() if theirs == absent)
-    fix = f"the columns are {', '.join(present)}; name the right one: --column {ours}={close[0] if close else 'NAME'}"
-    return DataError(f"the row has no column {absent!r}", place=raw.place, fix=fix)
+def _at(columns: Mapping[str, Any], path: str, ours: str, place: str) -> Any:
+    """What stands in a column, or under a dotted path inside one. A key that has dots itself comes before a path."""
+    at: Any = columns
+    rest = path
+    while rest:
+        key = _first_key(at, rest) if isinstance(at, Mapping) else None
+        if key is None:
+            raise _missing(at, path, path.removesuffix(rest).rstrip("."), ours, place)
+        at, rest = at[key], rest[len(key) + 1 :]
+    return at
+
+
+def _first_key(at: Mapping[str, Any], path: str) -> str | None:
+    """The longest key that is the path or begins it."""
+    parts = path.split(".")
+    return next((key for end in range(len(parts), 0, -1) if (key := ".".join(parts[:end])) in at), None)
+
+
+def _missing(at: Any, path: str, reached: str, ours: str, place: str) -> DataError:
+    """The error for a path of which `reached` exists and is `at`."""
+    if not isinstance(at, Mapping):
+        return DataError(
+            f"the row has no {path!r}: its {reached!r} is a {type(at).__name__} and not an object",
+            place=place,
+            fix=f"name what is there: --column {ours}={reached}",
+        )
+    keys = [str(key) for key in at]
+    close = difflib.get_close_matches(path.removeprefix(f"{reached}."), keys, n=1)
+    inside = f"{reached}." if reached else ""
+    what = f"column {path!r}" if not reached else f"{path!r}"
+    there = f"the keys of {reached!r} are" if reached else "the columns are"
+    fix = f"{there} {', '.join(keys)}; name the right one: --column {ours}={inside}{close[0] if close else 'NAME'}"
+    return DataError(f"the row has no {what}", place=place, fix=fix)
 
 
 def _rollout(row: Mapping[str, Any], id_: str, place: str) -> Rollout:

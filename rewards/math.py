@@ -25,7 +25,9 @@ class MathParams(Params):
         "auto: where nothing is marked, also the last formula or number",
     )
     timeout: float = Field(3.0, gt=0, description="CPU seconds for one answer; more is a timeout, which counts as wrong")
-    memory_mb: int = Field(1024, ge=256, description="Memory for one answer; more counts as wrong too")
+    memory_mb: int = Field(
+        1024, ge=256, description="Memory for one answer, where the system can limit it; more counts as wrong too"
+    )
     workers: int | None = Field(None, ge=1, description="Worker processes; default: one per usable core, at most 8")
 
 
@@ -34,8 +36,10 @@ class MathReward:
 
     The reference is the row's `answer`, `solution` or `ground_truth`: a plain answer, a worked solution that ends in `#### 18`
     or `A: 18` or has a box, or a list of acceptable ones. Numbers compare as exact fractions (see align.rewards.numbers for
-    percent, unit and rounding policies), everything else by math-verify. An answer only inside `<think>` does not count;
-    of several answers the last counts. A row whose reference is missing or unreadable is an error, not a 0.
+    percent, unit and rounding policies) and a base must be the reference's (1011_2 is neither 1011_3 nor 1011); everything else
+    compares by math-verify. An answer only inside `<think>` does not count. Of several answers the last counts, but a sentence
+    that lists several ("$5$ or $6$") gives them all, which only a set or tuple equals. A row whose reference is missing or
+    unreadable is an error, not a 0.
     """
 
     params_type = MathParams

@@ -12,7 +12,7 @@ from math_verify import LatexExtractionConfig, parse, verify
 from sympy import Basic, Float
 
 from align.rewards.answers import final_answer, visible_part
-from align.rewards.numbers import Number, equal, parse_number, plain
+from align.rewards.numbers import Number, bases, equal, parse_number, plain
 
 _LONGEST_ANSWER = 1000  # characters; what is longer was not meant as an answer
 _TAIL = 400  # characters in which an unmarked answer is looked for
@@ -90,6 +90,8 @@ def _compare(gold: str, answer: str) -> tuple[str, str]:
     plain_gold, plain_answer = plain(gold), plain(answer)
     if plain_gold.casefold() == plain_answer.casefold() and plain_answer:
         return "pass", ""
+    if bases(gold) != bases(answer):
+        return "fail", shown  # math-verify reads 1011_2 and 1011_3 as the same number
     gold_number = parse_number(gold)
     number = parse_number(answer) or (_number_in_words(plain_answer) if gold_number else None)
     if number and gold_number:

@@ -25,6 +25,13 @@ _PERCENT = re.compile(r"\\?%|percent|pct|per cent|percentage", re.IGNORECASE)
 _DEGREE = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\circ|°")
 _UNIT = re.compile(r"[A-Za-z][A-Za-z.]*(?:\s*/\s*[A-Za-z]+)?(?:\s[A-Za-z]+){0,3}\s*(?:\^\s*\{?[23]\}?|[²³])?")
 
+_BASE_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_BASE_NAMES = {name: base for base, name in enumerate(_BASE_WORDS, start=2)} | {"sixteen": 16}
+_IN_BASE = re.compile(
+    r"(?<![A-Za-z\\_\d])(?<!_\{)(?=[A-Z]*\d)(?P<digits>[0-9A-Z]++)[\s)}]*+_\s*"
+    rf"(?:\{{[\s(]*(?P<base>\d{{1,3}}|(?i:{'|'.join(_BASE_NAMES)}))[\s)]*\}}|(?P<bare>\d{{1,2}}))"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Number:
@@ -66,6 +73,17 @@ def parse_number(text: str) -> Number | None:
             return None
         unit = _unit(rest)
     return Number(value=-value if found["sign"] == "-" else value, places=places, percent=percent, unit=unit)
+
+
+def bases(text: str) -> list[int]:
+    """The bases of the numerals of a formula, in order of size: [2] of `1011_2`, `1011_{(2)}` and `1011_{\\text{two}}`.
+
+    A numeral without one is in base ten, which is left out, so `1011` is not `1011_2`. In `x_2` and `5C_2` no base stands.
+    """
+    found = [(one["digits"], (one["base"] or one["bare"]).casefold()) for one in _IN_BASE.finditer(plain(text))]
+    named = [(digits, _BASE_NAMES.get(name) or int(name)) for digits, name in found]
+    numerals = [base for digits, base in named if digits.isdigit() or "A" <= max(digits) < chr(ord("A") + base - 10)]
+    return sorted(base for base in numerals if base != 10)
 
 
 def equal(gold: Number, answer: Number) -> bool:

@@ -11,6 +11,7 @@ Sent: a length (4 bytes), then JSON, a list of argument lists. Answered: a JSON 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -52,7 +53,7 @@ def main(function: str, cpu_seconds: float, memory_bytes: int) -> None:
 def _answer_calls(call: Callable[..., Any], answers: int, cpu_seconds: float, memory_bytes: int) -> NoReturn:
     """Body of the child."""
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        _limit_memory(memory_bytes)
         while header := _read(LENGTH.size):
             for arguments in json.loads(_read(LENGTH.unpack(header)[0])):
                 signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
@@ -69,6 +70,12 @@ def _answer_calls(call: Callable[..., Any], answers: int, cpu_seconds: float, me
         os._exit(0)  # the pool is gone
     finally:
         os._exit(1)
+
+
+def _limit_memory(memory_bytes: int) -> None:
+    """Bound the address space where the system lets us. Where it does not (macOS), the CPU limit still ends a runaway call."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
 def _read(count: int) -> bytes:

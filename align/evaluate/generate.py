@@ -96,7 +96,7 @@ def spread(prompts: Sequence[Prompt], count: int | None) -> Sequence[Prompt]:
 
 
 def summarize(groups: Sequence[Group], *, k: Sequence[int], threshold: float, seed: int = 0) -> EvaluationResult:
-    """The figures of scored groups; a sample is correct when its reward reaches `threshold`."""
+    """The figures of scored groups; see `is_correct` for what `threshold` is compared with."""
     by_source: dict[str, list[Group]] = {}
     for group in groups:
         by_source.setdefault(group.prompt.source, []).append(group)
@@ -125,8 +125,20 @@ def _estimates(groups: Sequence[Group], ks: Sequence[int], threshold: float, see
 
 def _counts(group: Group, threshold: float) -> tuple[int, int]:
     """Samples with a verdict, and correct ones among them."""
-    correct_G = [reward >= threshold for reward in group.rewards_G if not math.isnan(reward)]
+    correct_G = [found for sample in group.samples if (found := is_correct(sample, threshold)) is not None]
     return len(correct_G), sum(correct_G)
+
+
+def is_correct(sample: Scored, threshold: float) -> bool | None:
+    """Whether every reward that judges the answer gives at least `threshold`, before weighting; None without a verdict.
+
+    Rewards of the form (format.*) judge no answer, unless there is nothing else: a tidy wrong answer is wrong.
+    """
+    answers = {name: verdict for name, verdict in sample.verdicts.items() if not name.startswith("format.")}
+    values = [verdict.value for verdict in (answers or sample.verdicts).values()]
+    if not values or any(value is None for value in values):
+        return None
+    return all(value >= threshold for value in values if value is not None)
 
 
 def _no_verdicts(groups: Sequence[Group], ks: Sequence[int]) -> RewardError:
@@ -161,7 +173,7 @@ def _row(scored: Scored, threshold: float) -> dict[str, Any]:
         "tokens": len(completion.token_ids),
         "finish_reason": completion.finish_reason,
         "reward": None if scoreless else scored.reward,
-        "correct": None if scoreless else scored.reward >= threshold,
+        "correct": is_correct(scored, threshold),
         "verdicts": {
             name: {"value": verdict.value, "status": verdict.status, "detail": verdict.detail}
             for name, verdict in scored.verdicts.items()

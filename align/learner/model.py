@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.errors import CheckpointError
+from align.errors import CheckpointError, first_line
 from align.hub import unreachable_hub
 from align.learner.fresh import build_model, train_tokenizer
 from align.learner.trained import model_folder
@@ -93,9 +93,8 @@ def _load(factory: Any, model: Model, **arguments: Any) -> Any:
             path, revision=model.revision or "main", trust_remote_code=model.trust_remote_code, **arguments
         )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"cannot load {path!r}: {reason}",
+            f"cannot load {path!r}: {first_line(error)}",
             place="model.path",
             fix="give an existing folder, or a hub id that can be reached (for a gated model log in with `hf auth login`)",
         ) from error

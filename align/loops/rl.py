@@ -46,7 +46,7 @@ def train(
         Session(resolved, **how) as session,
         open_site(recipe, rows, session.console, _learner_options(recipe, method)) as site,
     ):
-        session.begin(site, {"cursor": site.cursor, "kl": kl})
+        session.begin(site, {"cursor": site.cursor, "kl": kl}, method=method.describe())
         site.engine.publish(site.learner.weights(), version=session.step)
         for step in session.steps():
             groups, unused = collect(session, site, method, step)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 import torch
 
 from align.errors import Preempted
+from align.evaluate.generate import evaluate_model, spread
 from align.learner.checkpoint import resume_checkpoint, write_checkpoint
+from align.recipe.evaluation import evaluation_sampling
 from align.run.console import RunConsole
 from align.run.directory import RunDirectory
 from align.run.log import RunLog
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from align.recipe.load import Resolved
     from align.recipe.schema import RLRecipe, SFTRecipe
     from align.types import Group
-
-DEFAULT_EVALUATION_LENGTH = 256
 
 
 class Stateful(Protocol):
@@ -44,14 +44,18 @@ class Session:
 
     def __init__(self, resolved: Resolved, *, resume: bool, overwrite: bool, allow_changes: bool) -> None:
         self.resolved, self.recipe = resolved, resolved.recipe  # type: ignore[assignment]
-        self._how = {"resume": resume, "overwrite": overwrite, "allow_changes": allow_changes}
+        self._how: Any = {"resume": resume, "overwrite": overwrite, "allow_changes": allow_changes}
         self._stack = ExitStack()
         self.step = self.tokens = 0  # both over all resumes
 
-    def begin(self, site: Site, parts: Mapping[str, Stateful]) -> None:
-        """Open the run directory, restore the last checkpoint into `site.learner` and `parts` on resume, evaluate before."""
+    def begin(self, site: Site, parts: Mapping[str, Stateful], **record: Any) -> None:
+        """Open the run directory, restore the last checkpoint into `site.learner` and `parts` on resume, evaluate before.
+
+        `record` is stored in environment.json, beside the versions of the rewards.
+        """
         self._site, self._parts = site, parts
-        self.run = self._stack.enter_context(RunDirectory.open(self.resolved, **self._how))
+        record = {"rewards": site.scorer.stack.versions, **record}
+        self.run = self._stack.enter_context(RunDirectory.open(self.resolved, **self._how, record=record))
         if self.run.resumed:
             self._restore()
         evaluation = self.recipe.evaluate
@@ -131,24 +135,33 @@ class Session:
         evaluation = self.recipe.evaluate
         assert evaluation is not None
         self._site.engine.publish(self._site.learner.weights(), version=self.step)
-        prompts = len(self._site.eval_prompts)
-        total = min(prompts, evaluation.max_problems or prompts) * evaluation.num_generations
-        rollout = getattr(self.recipe, "rollout", None)
-        with self.console.activity(f"evaluating ({name})", total=total) as advance:
+        ends = evaluation_sampling(self.recipe, evaluation)
+        problems = spread(self._site.eval_prompts, evaluation.max_problems)
+        with self.console.activity(f"evaluating ({name})", total=len(problems) * evaluation.num_generations) as advance:
 
             def on_progress(*_: int) -> None:
                 advance(1)
                 if self._stop.requested:
                     self._save_and_leave()  # the evaluation is made up for on resume
 
-            result = self._site.evaluate(
+            result = evaluate_model(
+                self._site.engine,
+                problems,
+                self._site.scorer,
                 evaluation,
                 seed=self.recipe.seed,
-                max_completion_length=rollout.max_completion_length if rollout else DEFAULT_EVALUATION_LENGTH,
+                max_completion_length=ends.max_tokens,
+                stop=ends.stop,
+                stop_token_ids=ends.stop_token_ids,
                 on_progress=on_progress,
             )
         pass_at_k = {k: estimate.to_dict() for k, estimate in result.pass_at_k.items()}
-        metrics = {"reward": result.mean_reward, "mean_length": result.mean_length, "truncated": result.truncated}
+        metrics = {
+            "reward": result.mean_reward,
+            "mean_length": result.mean_length,
+            "truncated": result.truncated,
+            "errors": result.errors,
+        }
         self.run.write_evaluation(name, step=self.step, pass_at_k=pass_at_k, metrics=metrics, rows=result.rows())
         if name != "before":
             self._log.evaluation(self.step, metrics | {f"pass@{k}": one["value"] for k, one in pass_at_k.items()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,6 @@ from align.data.cursor import Cursor
 from align.data.demonstrations import DemonstrationSet, load_demonstrations
 from align.data.prompts import load_prompts
 from align.data.sources import row_texts
-from align.evaluate.generate import EvaluationResult, evaluate_model
 from align.learner.learner import Learner
 from align.learner.model import load_model, load_tokenizer
 from align.loops.preflight import Rows
@@ -25,7 +24,7 @@ from align.types import Prompt
 
 if TYPE_CHECKING:
     from align.data.prompts import PromptSet
-    from align.recipe.schema import Evaluation, RLRecipe, SFTRecipe
+    from align.recipe.schema import RLRecipe, SFTRecipe
     from align.run.console import RunConsole
 
 
@@ -40,19 +39,6 @@ class Site:
     cursor: Cursor[Any]
     eval_prompts: Sequence[Prompt]
 
-    def evaluate(
-        self, evaluation: Evaluation, *, seed: int, max_completion_length: int, on_progress: Callable[[int, int], None]
-    ) -> EvaluationResult:
-        return evaluate_model(
-            self.engine,
-            self.eval_prompts,
-            self.scorer,
-            evaluation,
-            seed=seed,
-            max_completion_length=max_completion_length,
-            on_progress=on_progress,
-        )
-
 
 @contextmanager
 def open_site(recipe: RLRecipe | SFTRecipe, rows: Rows, console: RunConsole, learner_options: dict[str, Any]) -> Iterator[Site]:
@@ -64,7 +50,7 @@ def open_site(recipe: RLRecipe | SFTRecipe, rows: Rows, console: RunConsole, lea
         with console.activity("preparing the data"):
             train, evaluation = _items(recipe, tokenizer, rows)
         for items in (train, evaluation) if evaluation else (train,):
-            for note in _notes(items):
+            for note in items.remarks():
                 console.show(note)
         learner = Learner(causal_lm, recipe.train, dtype=recipe.model.dtype, **learner_options)
         limit = recipe.rollout.max_batch_sequences if recipe.recipe == "rl" else 256
@@ -100,14 +86,3 @@ def _items(recipe: RLRecipe | SFTRecipe, tokenizer: Any, rows: Rows) -> tuple[Pr
     if not rows.eval:
         return train, None
     return train, load_prompts(rows.eval, tokenizer, max_prompt_length=longest, max_bad_rows=bad)
-
-
-def _notes(items: PromptSet | DemonstrationSet) -> Iterator[str]:
-    """What a user should know of the data that was taken."""
-    yield from items.notes
-    for label, count in items.dropped_long.items():
-        if count:
-            yield f"{label}: {count} rows above the length limit are left out"
-    if items.bad:
-        place, why = items.bad[0]
-        yield f"{len(items.bad)} unusable rows are left out, the first: {place}: {why}"

@@ -226,7 +226,10 @@ class Evaluation(Section):
     stop: list[str] | None = Field(None, description="Default: rollout.stop, or none")
     stop_token_ids: list[int] | None = Field(None, description="Default: rollout.stop_token_ids, or none")
     max_problems: Positive | None = None
-    threshold: float = Field(1.0, description="A sample counts as correct when its combined reward reaches this")
+    threshold: float = Field(
+        1.0,
+        description="A sample is correct when every reward that judges the answer (all but format.*) gives at least this, unweighted",
+    )
 
     @model_validator(mode="after")
     def _k_within_n(self) -> Evaluation:

@@ -269,14 +269,10 @@ def _task_reward(recipe: Recipe) -> Iterator[Finding]:
 def _model(recipe: Recipe) -> Iterator[Finding]:
     model = recipe.model
     if model.init is not None and model.lora is not None:
-        message = (
-            "model.lora trains adapters of a model that can be loaded again, and model.init makes one that is stored nowhere"
-        )
+        message = "model.lora trains adapters of a stored model, and model.init makes one that is stored nowhere"
         yield Finding(key="model.lora", message=message, fix="remove lora, or name the base model: model: {path: ...}")
     if "flash" in (model.attn_implementation or "") and model.dtype == "float32":
-        message = (
-            f"model.attn_implementation: {model.attn_implementation} computes in half precision only, and model.dtype is float32"
-        )
+        message = f"model.attn_implementation: {model.attn_implementation} computes in half precision, model.dtype is float32"
         yield Finding(key="model.attn_implementation", message=message, fix="write dtype: bfloat16, or attn_implementation: sdpa")
 
 

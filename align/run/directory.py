@@ -71,9 +71,9 @@ class RunDirectory:
         resume: bool = False,
         overwrite: bool = False,
         allow_changes: bool = False,
-        rewards: Mapping[str, str] | None = None,
+        record: Mapping[str, Any] | None = None,
     ) -> RunDirectory:
-        """Create or take over the directory, lock it and write what is known at the start; `rewards` are their versions by name.
+        """Create or take over the directory, lock it and write what is known at the start, `record` into environment.json.
 
         Raises what `check` raises, RunInUseError where another process runs here, and StorageError where it cannot be written.
         """
@@ -86,7 +86,7 @@ class RunDirectory:
             # Once more under the lock: another process may have started, or finished, a run in between.
             _check_state(path, resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
             run = cls(path, lock, resumed=resume)
-            run._begin(resolved, rewards)
+            run._begin(resolved, record)
         except BaseException:
             lock.close()
             raise
@@ -171,8 +171,8 @@ class RunDirectory:
         finally:
             self._lock.close()
 
-    def _begin(self, resolved: Resolved, rewards: Mapping[str, str] | None) -> None:
-        now = describe_environment() | ({} if rewards is None else {"rewards": dict(rewards)})
+    def _begin(self, resolved: Resolved, record: Mapping[str, Any] | None) -> None:
+        now = describe_environment() | dict(record or {})
         if self.resumed:
             environment = self._environment()
             changes = changed_keys(_stored_tree(self.path), resolved.tree)

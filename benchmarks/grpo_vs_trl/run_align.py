@@ -13,7 +13,13 @@ from problem import GENERATIONS, LEARNING_RATE, MAX_COMPLETION, PROMPTS, TEMPERA
 
 import align
 
-PARTS = {"generate_and_score": "time/generate", "logprobs": "time/logprobs", "update": "time/update", "publish": "time/publish"}
+PARTS = {
+    "generate": "time/generate",
+    "score": "time/score",  # what is left of scoring when the last sample is written
+    "logprobs": "time/logprobs",
+    "update": "time/update",
+    "publish": "time/publish",
+}
 
 
 def main(folder: Path, steps: int, seed: int, threads: int) -> None:

@@ -20,16 +20,22 @@ def main(folder: Path, steps: int, seed: int, threads: int) -> None:
 
     rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
     dataset = Dataset.from_list([{"prompt": [{"role": "user", "content": row["prompt"]}]} for row in rows])
-    parts: dict[str, list[float]] = {"generate_and_score": [], "update": []}
+    parts: dict[str, list[float]] = {"generate": [], "score_and_prepare": [], "update": []}
     step_s: list[float] = []
 
     class Timed(GRPOTrainer):  # type: ignore[misc]
         """The same trainer with a clock around its parts; nothing else differs."""
 
+        def _generate(self, *args: Any, **kwargs: Any) -> Any:
+            begin = time.perf_counter()
+            result = super()._generate(*args, **kwargs)
+            parts["generate"].append(time.perf_counter() - begin)
+            return result
+
         def _generate_and_score_completions(self, inputs: Any) -> Any:
             begin = time.perf_counter()
             result = super()._generate_and_score_completions(inputs)
-            parts["generate_and_score"].append(time.perf_counter() - begin)
+            parts["score_and_prepare"].append(time.perf_counter() - begin - parts["generate"][-1])
             return result
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
@@ -67,7 +73,8 @@ def main(folder: Path, steps: int, seed: int, threads: int) -> None:
     seconds = time.perf_counter() - begin
     history = [row for row in trainer.state.log_history if "reward" in row]
     step_s = [row["step_time"] for row in history] if "step_time" in history[0] else step_s
-    parts["update"] = [step - generate for step, generate in zip(step_s, parts["generate_and_score"], strict=True)]
+    rollout_s = zip(parts["generate"], parts["score_and_prepare"], strict=True)
+    parts["update"] = [step - sum(rollout) for step, rollout in zip(step_s, rollout_s, strict=True)]
     print(
         "RESULT "
         + json.dumps(

@@ -102,3 +102,9 @@ def test_refuses_to_resume_on_other_data(other: Cursor[int], words: str) -> None
 def test_refuses_empty_sources_and_bad_weights(sources: list[list[int]], weights: list[float]) -> None:
     with pytest.raises(ValueError, match="need"):
         Cursor(sources, weights, seed=0)
+
+
+def test_edited_data_of_the_same_size_is_noticed() -> None:
+    state = Cursor([["a", "b", "c"]], [1.0], seed=0).state_dict()
+    with pytest.raises(DataError, match="contents"):
+        Cursor([["a", "b", "d"]], [1.0], seed=0).load_state_dict(state)

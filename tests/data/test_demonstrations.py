@@ -163,6 +163,8 @@ def test_long_demonstrations_are_dropped_and_counted(tokenizer: Any, jsonl: Json
     loaded = load(tokenizer, path, max_length=length)
     assert [item.id for item in loaded.demonstrations] == ["rows:0", "rows:2"]
     assert loaded.dropped_long == {"rows": 1}
+    kept = len(loaded.demonstrations)
+    assert list(loaded.remarks()) == [f"rows: 1 of {kept + 1} rows are above the length limit and left out"]
     with pytest.raises(DataError, match=f"shortest has {length} tokens"):
         load(tokenizer, path, max_length=length - 1)
 

@@ -85,6 +85,17 @@ def test_without_a_template_the_text_is_plain(tokenizer: Any, jsonl: Jsonl) -> N
     assert "no chat template" in loaded.notes[0]
 
 
+def test_remarks_say_what_was_left_out(tokenizer: Any, jsonl: Jsonl) -> None:
+    path = jsonl([{"prompt": "1"}, {"prompt": "1" * 60}, {"prompt": 3}])
+    assert list(load(tokenizer, Source(task="chain_sum", size=4)).remarks()) == []
+    loaded = load_prompts(read_all([Source(path=str(path))], max_bad_rows=1), tokenizer, max_prompt_length=40, max_bad_rows=1)
+    long, unusable = loaded.remarks()
+    assert long == "rows: 1 of 2 rows are above the length limit and left out"
+    assert unusable.startswith(f"1 unusable rows are left out, the first: {path}:3: ")
+    tokenizer.chat_template = None
+    assert "no chat template" in next(iter(load(tokenizer, Source(task="chain_sum", size=4)).remarks()))
+
+
 class WithBos:
     """A tokenizer that puts a BOS token first, as Llama's does."""
 

@@ -4,11 +4,12 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 import pytest
 
 from align.errors import RewardError
-from align.evaluate.generate import EvaluationResult, evaluate_model, spread
+from align.evaluate.generate import EvaluationResult, evaluate_model, is_correct, spread
 from align.recipe.schema import Evaluation
 from align.rewards.verdict import Verdict
 from align.types import Completion, Prompt, Rollout, Sampling, Scored
@@ -65,7 +66,7 @@ def run(
 ) -> tuple[EvaluationResult, ScriptedEngine, ScriptedScorer]:
     engine, scorer = ScriptedEngine(), ScriptedScorer(rewards)
     settings = Evaluation.model_validate({"num_generations": 4, "k": [1, 2], **evaluation})
-    return evaluate_model(engine, prompts, scorer, settings, seed=5), engine, scorer  # type: ignore[arg-type]
+    return evaluate_model(engine, prompts, scorer, settings, seed=5, max_completion_length=8), engine, scorer  # type: ignore[arg-type]
 
 
 def test_pass_at_k_by_hand() -> None:
@@ -113,8 +114,10 @@ def test_problems_with_equal_ids_stay_apart() -> None:
 
 
 def test_sampling_follows_the_recipe() -> None:
-    _, engine, _ = run({}, temperature=0.6, top_p=0.9, max_completion_length=77)
-    wanted = Sampling(n=4, max_tokens=77, temperature=0.6, top_p=0.9, seed=5)
+    engine, settings = ScriptedEngine(), Evaluation(num_generations=4, k=[1], temperature=0.6, top_p=0.9)
+    ends: dict[str, Any] = {"max_completion_length": 77, "stop": ["END"], "stop_token_ids": [3]}
+    evaluate_model(engine, [prompt("a")], ScriptedScorer({}), settings, seed=5, **ends)  # type: ignore[arg-type]
+    wanted = Sampling(n=4, max_tokens=77, temperature=0.6, top_p=0.9, stop=("END",), stop_token_ids=(3,), seed=5)
     assert engine.sampling == wanted
 
 
@@ -127,6 +130,7 @@ def test_progress_hears_of_every_completion() -> None:
         ScriptedScorer({}),
         settings,
         seed=0,
+        max_completion_length=8,
         on_progress=lambda written, total: heard.append((written, total)),
     )
     assert heard == [(written, 8) for written in range(1, 9)]
@@ -153,3 +157,20 @@ def test_result_is_plain_data() -> None:
         ("a/2", 0.0, False),
     ]
     assert rows[1]["verdicts"]["judge"] == {"value": None, "status": "error", "detail": "the judge is down"}
+
+
+def test_the_form_of_an_answer_does_not_make_it_correct() -> None:
+    def sample(**values: float | None) -> Scored:
+        verdicts = {
+            name.replace("_", "."): Verdict.error("down") if v is None else Verdict.passed(value=v) for name, v in values.items()
+        }
+        completion = Completion(prompt_index=0, sample_index=0, token_ids=(1,), logprobs=(0.0,), text="", finish_reason="stop")
+        rollout = Rollout(prompt=Prompt(id="p", messages=(), token_ids=(1,)), completion=completion)
+        return Scored(rollout=rollout, verdicts=verdicts, reward=99.0)
+
+    assert is_correct(sample(math=0.0, format_think=1.0), 1.0) is False
+    assert is_correct(sample(math=1.0, format_think=0.0), 1.0) is True
+    assert is_correct(sample(math=1.0, task=0.0), 1.0) is False
+    assert is_correct(sample(format_think=1.0), 1.0) is True  # nothing else judges
+    assert is_correct(sample(math=None, format_think=1.0), 1.0) is None
+    assert is_correct(sample(), 1.0) is None

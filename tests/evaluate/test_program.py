@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import json
 from pathlib import Path
@@ -52,6 +53,45 @@ def test_figures_and_samples_agree_and_repeat(model: Path, rewards: str, tmp_pat
     assert figures["mean_length"] <= 6
     assert evaluate(model, rewards) == figures
     assert evaluate(model, rewards, seed=2) != figures
+
+
+def test_completions_end_where_the_recipe_says(model: Path, rewards: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        f"recipe: evaluate\nmodel: {{path: {model}}}\ndata: {{eval: [{{task: chain_sum, size: 4}}]}}\n"
+        f"rewards: [{{use: '{rewards}'}}]\nevaluate: {{num_generations: 1, k: [1], max_completion_length: 3}}\n"
+    )
+    assert align.evaluate(recipe).to_dict()["mean_length"] == 3
+    every_token = f"evaluate.stop_token_ids={list(range(300))}"
+    figures = align.evaluate(recipe, [every_token]).to_dict()
+    assert (figures["mean_length"], figures["truncated"]) == (1, 0)
+
+
+def test_answers_that_json_has_no_type_for(model: Path, rewards: str, tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    problems = tmp_path / "problems.parquet"
+    days = [datetime.date(2026, 1, day) for day in (1, 2)]
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": ["When?", "And then?"], "answer": days}), problems)
+    evaluate(model, rewards, data=[str(problems)], out=tmp_path / "out", num_generations=1)
+    with gzip.open(tmp_path / "out" / "samples.jsonl.gz", "rt") as lines:
+        assert [json.loads(line)["answer"] for line in lines] == ["2026-01-01", "2026-01-02"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["result.json", "samples.jsonl.gz"]
+
+
+def test_what_was_left_out_of_the_data_is_said(model: Path, rewards: str, tmp_path: Path) -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    from align.run.console import RunConsole
+
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"prompt": "1+1", "answer": "2"}\n' + json.dumps({"prompt": "1+" * 2000, "answer": "2"}) + "\n")
+    out = StringIO()
+    console = RunConsole(Console(file=out, width=200))
+    evaluate(model, rewards, data=[str(problems)], console=console)
+    assert "problems: 1 of 2 rows are above the length limit and left out" in out.getvalue()
 
 
 def test_bad_data_is_refused_before_the_model_is_loaded(rewards: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ data:
   train: [{path: not_here.jsonl}]
   eval: [{task: chain_sum, size: 20, seed: 1}]
   max_prompt_length: 99
-rollout: {max_completion_length: 48}
+rollout: {max_completion_length: 48, stop: [END], stop_token_ids: [5]}
 rewards: [{use: exact, weight: 2.0}]
 evaluate: {num_generations: 6, k: [1, 3]}
 """
@@ -85,7 +85,8 @@ def test_a_training_recipe_lends_its_evaluation(recipe: Path, model: Path) -> No
     assert (made.model.path, made.model.init) == (str(model), None)
     assert (made.seed, made.data.max_prompt_length, made.data.eval[0].task) == (11, 99, "chain_sum")
     assert (made.evaluate.num_generations, made.evaluate.k) == (9, [1, 3])
-    assert made.evaluate.max_completion_length == 48  # as in the rollouts it was trained with
+    ends = (made.evaluate.max_completion_length, made.evaluate.stop, made.evaluate.stop_token_ids)
+    assert ends == (48, ["END"], [5])  # as in the rollouts it was trained with
     assert made.rewards[0].weight == 2.0
     assert made.output_dir is None  # the training's directory is not the evaluation's
 
@@ -96,6 +97,11 @@ def test_flags_win_over_the_recipe(recipe: Path, model: Path, problems: Path) ->
     assert made.data.eval[0].path == str(problems)
     assert [reward.use for reward in made.rewards] == ["math"]
     assert (made.evaluate.num_generations, made.evaluate.k) == (2, [2])
+
+
+def test_stops_of_the_evaluation_win_over_those_of_the_rollouts(recipe: Path, model: Path) -> None:
+    made = evaluation_recipe(recipe, ["evaluate.stop=[]", "evaluate.stop_token_ids=[6]"], settings(model=model))
+    assert (made.evaluate.stop, made.evaluate.stop_token_ids) == ([], [6])
 
 
 def test_an_evaluate_recipe_keeps_its_output_dir(tmp_path: Path, model: Path, problems: Path) -> None:

@@ -94,7 +94,15 @@ IN_THE_FILE = {
     "greedy evaluation": ("k: [1, 4]", "k: [1, 4], temperature: 0", 19, "temperature 0 gives 4 equal samples", "num_generations: 1"),
     "empty stop string": ("max_completion_length: 32", "stop: ['']", 10, "ends every completion at once", "remove it"),
     "uneven minibatches": ("steps: 10", "minibatches: 3", 17, "8 prompts a step cannot be cut into 3", "1, 2, 4, 8"),
-    "warm-up too long": ("steps: 10", "steps: 10\n  warmup_steps: 11", 18, "more than the 10 steps", "at most 10"),
+    "warm-up too long": ("steps: 10", "steps: 10\n  warmup_steps: 11", 18, "more than the 10 optimizer updates", "at most 10"),
+    "warm-up too long for several updates a step": (
+        "steps: 10", "epochs: 2\n  minibatches: 4\n  steps: 10\n  warmup_steps: 81", 20, "more than the 80 optimizer updates", "at most 80",
+    ),
+    "adapters of fresh weights": ("model:\n", "model:\n  lora: {r: 4}\n", 3, "makes one that is stored nowhere", "name the base model"),
+    "flash attention in float32": (
+        "model:\n", "model:\n  attn_implementation: org/flash-attn\n", 3, "computes in half precision", "dtype: bfloat16",
+    ),
+    "empty stop string of an evaluation": ("k: [1, 4]", "k: [1, 4], stop: ['']", 19, "ends every completion at once", "evaluate.stop"),
     "warm-up without schedule": (
         "steps: 10", "lr_scheduler_type: constant\n  warmup_steps: 2", 18, "has no warm-up", "constant_with_warmup",
     ),

@@ -31,6 +31,11 @@ def resolve(write: Write, *overrides: str, kind: str = "llama") -> Resolved:
     return load_recipe(write(), [f"model={{init: {model}}}", *sizes, *overrides])
 
 
+def resolve_adapters(write: Write) -> Resolved:
+    AutoConfig.for_model("llama", vocab_size=300, **CONFIG).save_pretrained("base")
+    return load_recipe(write(), ["model={path: ./base, lora: {r: 4}}"])
+
+
 def estimate(resolved: Resolved) -> Memory:
     method = recipe_method(resolved) if isinstance(resolved.recipe, RLRecipe) else None
     return estimate_memory(resolved, method)
@@ -65,11 +70,11 @@ def test_what_is_held_by_hand(write: Write) -> None:
 def test_there_is_a_reference_only_where_a_kl_term_wants_one(write: Write) -> None:
     assert "reference model" not in parts(estimate(resolve(write, "algorithm.beta=0")))
     assert "reference model" not in parts(estimate(resolve(write, "algorithm.method=dapo")))
-    assert "reference model" not in parts(estimate(resolve(write, "model.lora={r: 4}")))
+    assert "reference model" not in parts(estimate(resolve_adapters(write)))
 
 
 def test_adapters(write: Write) -> None:
-    memory = estimate(resolve(write, "model.lora={r: 4}"))
+    memory = estimate(resolve_adapters(write))
     attention, mlp = (64 + 64) * 2 + (64 + 32) * 2, (64 + 160) * 3  # inputs + outputs of q, o; k, v; gate, up, down
     assert memory.trainable == 4 * 3 * (attention + mlp)
     assert parts(memory)["gradients"] == 4 * memory.trainable

@@ -15,6 +15,7 @@ from align.recipe.plan import make_plan, render_plan
 from align.recipe.render import leaves, shown
 
 Write = Callable[..., Path]
+SMALL = "{hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}"
 
 
 def rows(write: Write, name: str, problems: list[dict[str, str]]) -> None:
@@ -73,12 +74,25 @@ def test_what_deserves_a_second_look(write: Write) -> None:
         "judge.py",
     )
     notes = "\n".join(make_plan(load_recipe(write(), overrides)).notes)
-    assert "train train: 1 of the first 21 rows are too long" in notes
+    assert "data.train: train: 1 of 21 rows are above the length limit and left out" in notes
     assert "3 prompts of data.eval are in data.train too" in notes
     assert "reward strict: 16 of 16 reference answers do not pass" in notes
     assert "reward lax: 16 of 16 empty completions pass" in notes
     assert "math" not in notes
     assert "format" not in notes
+
+
+def test_what_is_said_of_the_data_of_a_run(write: Write) -> None:
+    rows(
+        write, "train.jsonl", [{"prompt": "1+1", "completion": "2"}, {"prompt": "1+2", "completion": "3 " * 300}, {"prompt": "?"}]
+    )
+    text = f"recipe: sft\nmodel: {{init: {{config: {SMALL}}}, chat_template: null}}\n"
+    text += "data: {train: [{path: train.jsonl}], max_bad_rows: 1}\ntrain: {max_length: 64}\n"
+    notes = make_plan(load_recipe(write(text))).notes
+    assert "data.train: train: 1 of 2 rows are above the length limit and left out" in notes
+    assert any(note.startswith("data.train: 1 unusable rows are left out, the first: train.jsonl:3: ") for note in notes)
+    elsewhere = load_recipe(write(text), ["model={path: no-such-owner/no-such-model}"])
+    assert any("1 unusable rows" in note for note in make_plan(elsewhere).notes)
 
 
 def test_a_reward_that_breaks_is_reported(write: Write) -> None:
@@ -97,7 +111,7 @@ def test_rows_without_a_reference(write: Write) -> None:
 
 
 def test_supervised_fine_tuning(write: Write) -> None:
-    init = "{init: {config: {hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}}}"
+    init = f"{{init: {{config: {SMALL}}}}}"
     text = f"recipe: sft\nmodel: {init}\ndata: {{train: [{{task: chain_sum, size: 40}}]}}\ntrain: {{max_length: 256}}\n"
     plan = make_plan(load_recipe(write(text)))
     assert plan.method is None

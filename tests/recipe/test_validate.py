@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from align.algorithms.methods import METHODS
+from align.algorithms.methods import KL, METHODS
 from align.algorithms.names import METHOD_NAMES
 from align.errors import CheckpointError, RecipeError
 from align.recipe.files import looks_like_path
 from align.recipe.load import load_recipe
 from align.recipe.method import recipe_method
-from align.recipe.validate import UNGROUPED, evaluation_length, longest_sequence
+from align.recipe.validate import UNGROUPED, longest_sequence
 
 Write = Callable[..., Path]
 EVAL = "data.eval=[{task: chain_sum, seed: 1, size: 8}]"
@@ -29,6 +30,8 @@ EVAL = "data.eval=[{task: chain_sum, seed: 1, size: 8}]"
         ["algorithm.epsilon_high=.inf"],
         ["train.prompts_per_step=12", "train.minibatches=4"],
         ["train.warmup_steps=10"],
+        ["train.warmup_steps=64", "train.epochs=2", "train.minibatches=4", "train.steps=8"],
+        ["model={path: org/name, lora: {}, attn_implementation: org/flash-attn, dtype: bfloat16}"],
         ["rollout.num_generations=2", "algorithm.method=rloo"],
         [EVAL, "evaluate={}"],
         [EVAL, "evaluate={temperature: 0, num_generations: 1, k: [1]}"],
@@ -55,6 +58,18 @@ def test_every_method_resolves_from_a_recipe(write: Write, name: str) -> None:
     assert recipe_method(load_recipe(write(), [f"algorithm.method={name}"])) == METHODS[name]
 
 
+def test_what_a_recipe_leaves_out_is_the_methods_own(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = replace(
+        METHODS["reinforce++"], gamma=0.9, entropy_coefficient=0.1, max_resamples=3, mask_truncated=True,
+        kl=KL(beta=0.1, target=0.5, horizon=77),
+    )  # fmt: skip
+    monkeypatch.setitem(METHODS, "reinforce++", own)
+    assert recipe_method(load_recipe(write(), ["algorithm.method=reinforce++"])) == own
+    changes = ["algorithm.gamma=1.0", "algorithm.entropy_coefficient=0.0", "algorithm.mask_truncated=false"]
+    changed = recipe_method(load_recipe(write(), ["algorithm.method=reinforce++", *changes]))
+    assert changed == replace(own, gamma=1.0, entropy_coefficient=0.0, mask_truncated=False)
+
+
 def test_pieces_that_do_not_fit_are_refused_with_the_line(write: Write) -> None:
     resolved = load_recipe(write(), ["algorithm={method: dr_grpo, kl: k1}"])
     with pytest.raises(RecipeError, match="command line: method dr_grpo: kl is given, but the method has no KL term") as error:
@@ -66,7 +81,7 @@ def test_lengths(write: Write) -> None:
     recipe = load_recipe(write(), ["data.max_prompt_length=100"]).recipe
     assert longest_sequence(recipe) == 132
     recipe = load_recipe(write(), ["data.max_prompt_length=100", EVAL, "evaluate.max_completion_length=50"]).recipe
-    assert (evaluation_length(recipe), longest_sequence(recipe)) == (50, 150)
+    assert longest_sequence(recipe) == 150
     sft = "recipe: sft\nmodel: {path: gpt2}\ndata: {train: [{path: a/b}]}\ntrain: {max_length: 77}\n"
     assert longest_sequence(load_recipe(write(sft)).recipe) == 77
 

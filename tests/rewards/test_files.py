@@ -85,6 +85,46 @@ def test_messages_and_renamed_columns(tmp_path: Path) -> None:
     assert "completion" not in read(out)[0]
 
 
+def test_a_column_may_be_a_path_into_nested_objects(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"6b": {"out": {"text": "\\boxed{4}"}}, "gold": {"value": 4}},
+        {"6b": {"out": {"text": "\\boxed{5}"}}, "gold": {"value": 4}},
+        {"6b": {"out.text": "\\boxed{4}"}, "gold": {"value": 4}},
+        {"6b.out.text": "\\boxed{4}", "6b": {"out": {"text": "not this one"}}, "gold": {"value": 4}},
+    ]
+    out = tmp_path / "out.jsonl"
+    columns = {"completion": "6b.out.text", "answer": "gold.value"}
+    score_file(["math"], write(tmp_path / "rows.jsonl", rows), out, columns=columns)
+    assert [row["value"] for row in read(out)] == [1.0, 0.0, 1.0, 1.0]
+    assert "completion" not in read(out)[0]
+
+
+@pytest.mark.parametrize(
+    ("second", "said", "advice"),
+    [
+        ({"6b": {"solutoin": "1", "is_correct": True}}, "no '6b.solution'", "keys of '6b' are solutoin, is_correct"),
+        ({"6b": {"solutoin": "1"}}, "no '6b.solution'", "--column completion=6b.solutoin"),
+        ({"6b": "text"}, "its '6b' is a str", "--column completion=6b"),
+        ({"7b": {"solution": "1"}}, "no column '6b.solution'", "the columns are 7b"),
+    ],
+)
+def test_a_path_that_does_not_exist_names_the_row_and_what_is_there(
+    tmp_path: Path, second: dict[str, Any], said: str, advice: str
+) -> None:
+    data = write(tmp_path / "rows.jsonl", [{"6b": {"solution": "1"}}, second])
+    with pytest.raises(DataError, match=said) as caught:
+        score_file(["exact"], data, tmp_path / "out.jsonl", columns={"completion": "6b.solution"})
+    assert str(caught.value.place).endswith("rows.jsonl:2")
+    assert advice in str(caught.value)
+
+
+def test_nested_model_solutions_agree_with_their_labels(tmp_path: Path, shared_data: Path) -> None:
+    data, out = shared_data / "math_cases" / "gsm8k_model_solutions.jsonl.gz", tmp_path / "out.jsonl"
+    report = score_file(["math"], data, out, columns={"completion": "6b_finetuning.solution"})
+    assert (report.rows, report.unscored) == (1319, 0)
+    assert sum((row["value"] == 1.0) == row["6b_finetuning"]["is_correct"] for row in read(out)) / 1319 >= 0.995
+
+
 def test_several_rewards(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     score_file(["choice", "format.boxed"], write(tmp_path / "rows.jsonl", ROWS), out)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from align.rewards.verdict import Verdict
+from align.rewards.worker import LENGTH
 from align.types import Rollout
 
 Judge = Callable[..., list[Verdict]]
@@ -56,6 +59,36 @@ PAIRS = [
     ("B", "\\boxed{A}", "fail"),
     ("5", "\\boxed{\\infty}", "fail"),
     ("5", "\\boxed{1e999}", "fail"),
+    # a sentence that hedges
+    ("5", "The answer is $5$, $6$, $7$, $8$", "fail"),
+    ("5", "The answer is $5$ or $6$", "fail"),
+    ("5", "The answer is **$5$**, or maybe **$6$**.", "fail"),
+    ("5", "The answer is $5$ or 6.", "fail"),
+    ("5", "Answer: \\(5\\), \\(6\\)", "fail"),
+    ("5", "The answer is:\n\n$5$, $6$", "fail"),
+    ("18", "the answer is $18 or $19", "unparsable"),
+    ("\\{5,6\\}", "The answer is $5$ and $6$.", "pass"),
+    ("(5,6)", "The answer is $5$, $6$", "pass"),
+    ("\\frac{1}{2}", "The answer is $\\frac12$, or $0.5$.", "pass"),
+    ("5", "The answer is $5$ because $a=2$, $b=3$ and $a+b=5$.", "pass"),
+    ("5", "The answer is $5$. Check: $2+3$", "pass"),
+    # bases
+    ("1011_2", "\\boxed{1011_3}", "fail"),
+    ("1011_2", "\\boxed{1011}", "fail"),
+    ("1011", "\\boxed{1011_2}", "fail"),
+    ("1011_2", "\\boxed{1011_{2}}", "pass"),
+    ("1011_2", "\\boxed{1011_{\\text{two}}}", "pass"),
+    ("1011_2", "\\boxed{1101_2}", "fail"),
+    ("(1011_2, 1)", "\\boxed{(1011_3, 1)}", "fail"),
+    ("10", "\\boxed{10_{10}}", "pass"),
+    ("2a_{12}", "\\boxed{a_{12}+a_{12}}", "pass"),
+    # the answer on the next line
+    ("18", "Therefore, the answer is:\n\n**18**", "pass"),
+    ("17", "Therefore, the answer is:\n\n**18**", "fail"),
+    ("18", "The final answer is:\n$$18$$", "pass"),
+    ("18", "The final answer is\n$$\n18\n$$\nas 9 times 2.", "pass"),
+    ("18", "**Final answer:**\n\n18", "pass"),
+    ("18", "Let us find the answer:\n16 - 3 - 4 = 9\n9 * 2 = 18", "pass"),
 ]
 
 
@@ -126,6 +159,20 @@ def test_hostile_answers_cost_their_own_limit_only(judge: Judge, rollout: Make) 
     assert {name: one.value for name, one in zip(HOSTILE, verdicts[::2], strict=True)} == dict.fromkeys(HOSTILE, 0.0)
     statuses = dict(zip(HOSTILE, (one.status for one in verdicts[::2]), strict=True))
     assert statuses["power tower"] == statuses["factorial"] == statuses["sum"] == "timeout"
+
+
+def test_a_system_that_refuses_memory_limits_still_gets_verdicts() -> None:
+    program = (
+        "import resource\n"
+        "def refuse(*_): raise ValueError('current limit exceeds maximum limit')\n"
+        "resource.setrlimit = refuse\n"
+        "from align.rewards.worker import main\n"
+        "main('operator:add', 5.0, 1 << 28)\n"
+    )
+    calls = json.dumps([[2, 3]]).encode()
+    sent = LENGTH.pack(len(calls)) + calls
+    done = subprocess.run([sys.executable, "-c", program], input=sent, capture_output=True, timeout=20, check=True)
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [["ready", None], ["done", 5]]
 
 
 def test_the_shared_hostile_completions_about_numbers_earn_nothing(judge: Judge, rollout: Make, shared_data: Path) -> None:

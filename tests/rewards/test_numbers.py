@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from align.rewards.numbers import Number, equal, parse_number
+from align.rewards.numbers import Number, bases, equal, parse_number
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,28 @@ def test_exact_values(text: str, value: Fraction | int) -> None:
 )
 def test_what_is_no_single_number(text: str) -> None:
     assert parse_number(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("1011_2", [2]),
+        ("$1011_{ 2 }$", [2]),
+        ("1011_{(2)}", [2]),
+        ("(1011)_2", [2]),
+        ("1011_{\\text{two}}", [2]),
+        ("1A_{16}", [16]),
+        ("132_4 + 12_3", [3, 4]),
+        ("10_{10}", []),
+        ("1011", []),
+        ("x_2 + 2a_{12}", []),
+        ("\\log_2 8", []),
+        ("{}_5C_2", []),
+        ("1" * 5000, []),
+    ],
+)
+def test_bases(text: str, found: list[int]) -> None:
+    assert bases(text) == found
 
 
 def _number(text: str) -> Number:

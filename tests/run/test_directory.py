@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +36,36 @@ def test_a_fresh_run_records_what_was_asked_and_what_it_ran_on(resolve: Resolve,
 def test_check_touches_nothing(resolve: Resolve, tmp_path: Path) -> None:
     RunDirectory.check(resolve())
     assert not (tmp_path / "run").exists()
+
+
+def test_check_leaves_the_lock_file_of_a_dead_run_as_it_is(resolve: Resolve, tmp_path: Path) -> None:
+    RunDirectory.open(resolve()).__exit__(None, None, None)
+    lock = tmp_path / "run" / ".lock"
+    lock.write_text("process 1 on another machine\n")
+    before = lock.stat().st_mtime_ns
+    RunDirectory.check(resolve(), overwrite=True)
+    RunDirectory.check(resolve(), resume=True)
+    assert (lock.read_text(), lock.stat().st_mtime_ns) == ("process 1 on another machine\n", before)
+
+
+def test_the_versions_of_the_rewards_are_recorded_at_every_start(resolve: Resolve) -> None:
+    def environment(run: RunDirectory) -> dict[str, Any]:
+        return json.loads((run.path / "environment.json").read_text())
+
+    with RunDirectory.open(resolve(), record={"rewards": {"task": "abc"}}) as run:
+        assert environment(run)["rewards"] == {"task": "abc"}
+    with RunDirectory.open(resolve(), resume=True, record={"rewards": {"task": "def"}}) as run:
+        assert environment(run)["rewards"] == {"task": "abc"}
+        assert environment(run)["resumes"][0]["rewards"] == {"task": "def"}
+
+
+def test_samples_may_hold_what_data_files_hold(resolve: Resolve) -> None:
+    answers = [Decimal("1.50"), date(2026, 1, 2), b"x", float("nan"), "\ud83d", "süß"]
+    with RunDirectory.open(resolve()) as run:
+        rows = [{"sample": number, "answer": answer} for number, answer in enumerate(answers)]
+        run.write_evaluation("before", step=0, pass_at_k={}, metrics={}, rows=rows)
+        written = read_rows(run.evaluations / "before.jsonl")
+    assert [row["answer"] for row in written] == ["1.50", "2026-01-02", "b'x'", None, "\ud83d", "süß"]
 
 
 def test_an_earlier_run_is_refused_and_kept(resolve: Resolve) -> None:

@@ -44,9 +44,9 @@ def test_a_logged_run(resolve: Callable[..., Resolved], make_group: Callable[...
 def test_a_resumed_run_counts_tokens_from_where_it_was(resolve: Callable[..., Resolved]) -> None:
     console = RunConsole(Terminal(file=io.StringIO()))
     resolved = resolve("log.tensorboard=false")
-    for how in ({}, {"resume": True}):
-        with RunDirectory.open(resolved, **how) as run:
-            done = int(how.get("resume", False))
+    for resume in (False, True):
+        with RunDirectory.open(resolved, resume=resume) as run:
+            done = int(resume)
             with RunLog(run, resolved, console, steps=2, done=done) as log:
                 log.step(done + 1, {"num_tokens": 1000 * (done + 1)})
     rows = read_rows(run.metrics_file)
