@@ -11,6 +11,7 @@ CHECKOUT = Path(__file__).parents[1]
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a download
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, one on a core
 
 
 @pytest.fixture(scope="session")

@@ -228,7 +228,7 @@ class Evaluation(Section):
     max_problems: Positive | None = None
     threshold: float = Field(
         1.0,
-        description="A sample is correct when every reward that judges the answer (all but format.*) gives at least this, unweighted",
+        description="A sample is correct when every reward but those of the form (format.*) gives at least this, unweighted",
     )
 
     @model_validator(mode="after")
