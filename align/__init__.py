@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from align.api import check, evaluate, export, score, train
+    from align.api import check, doctor, evaluate, export, recipes, score, train
 
-__all__ = ["__version__", "check", "evaluate", "export", "score", "train"]
+__all__ = ["__version__", "check", "doctor", "evaluate", "export", "recipes", "score", "train"]
 
 _LINKED = ("rewards", "data", "launch", "recipes")
 
@@ -41,3 +41,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return getattr(import_module("align.api"), name)
     raise AttributeError(f"module 'align' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import RecipeError
 
 if TYPE_CHECKING:
+    from align.doctor import Finding
     from align.evaluate.generate import EvaluationResult
     from align.recipe.plan import Plan
     from align.rewards.files import ScoreReport
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def train(
     recipe: str | Path,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -25,18 +26,20 @@ def train(
 ) -> dict[str, Any]:
     """Train as the recipe says and return the run's summary (what summary.json holds).
 
-    `recipe` is a file or the name of a built-in recipe; `overrides` are `dotted.key=value`. `resume` continues from the last
-    good checkpoint of the run directory, `allow_changes` also with a changed recipe; `overwrite` replaces an earlier run.
+    `recipe` is a file or the name of a built-in recipe; `overrides` are `dotted.key=value`, one or several. `resume` continues
+    from the last good checkpoint of the run directory, `allow_changes` also with a changed recipe; `overwrite` replaces an
+    earlier run.
     Raises the errors of align.errors.
     """
     from align.recipe.load import load_recipe
+    from align.recipe.located import located_errors
     from align.recipe.schema import EvaluateRecipe, RLRecipe
 
     if resume and overwrite:
         raise RecipeError(
             "resume and overwrite exclude each other", fix="give one: resume continues the run, overwrite starts anew"
         )
-    resolved = load_recipe(recipe, overrides)
+    resolved = load_recipe(recipe, _several(overrides))
     if isinstance(resolved.recipe, EvaluateRecipe):
         raise RecipeError(
             "this recipe evaluates a model, it trains none",
@@ -45,33 +48,38 @@ def train(
         )
     from align.loops.preflight import preflight
 
-    rows = preflight(resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
-    if isinstance(resolved.recipe, RLRecipe):
-        from align.loops.rl import train as loop
-    else:
-        from align.loops.supervised import train as loop
-    return loop(resolved, rows, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
+    with located_errors(resolved.recipe, resolved.place):
+        rows = preflight(resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
+        if isinstance(resolved.recipe, RLRecipe):
+            from align.loops.rl import train as loop
+        else:
+            from align.loops.supervised import train as loop
+        return loop(resolved, rows, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
 
 
-def check(recipe: str | Path, overrides: Sequence[str] = ()) -> Plan:
+def check(recipe: str | Path, overrides: str | Sequence[str] = ()) -> Plan:
     """Validate a recipe and work out what it would do: values, origins, batch arithmetic, memory, probes of data and rewards."""
     from align.recipe.load import load_recipe
-    from align.recipe.plan import make_plan
+    from align.recipe.located import located_errors
 
-    return make_plan(load_recipe(recipe, overrides))
+    resolved = load_recipe(recipe, _several(overrides))
+    from align.recipe.plan import make_plan  # torch: a bad recipe is refused before it is imported
+
+    with located_errors(resolved.recipe, resolved.place):
+        return make_plan(resolved)
 
 
 def evaluate(
     recipe: str | Path | None = None,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
     *,
     model: str | Path | None = None,
-    data: Sequence[str] = (),
-    rewards: Sequence[str] = (),
+    data: str | Path | Sequence[str | Path] = (),
+    rewards: str | Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
     limit: int | None = None,
     num_generations: int | None = None,
-    k: Sequence[int] = (),
+    k: int | Sequence[int] = (),
     temperature: float | None = None,
     max_completion_length: int | None = None,
     seed: int | None = None,
@@ -80,38 +88,41 @@ def evaluate(
 ) -> EvaluationResult:
     """pass@k of a model on a data set with a reward: as a recipe says, as the arguments say, or a recipe with some replaced.
 
-    `model` is a hub id, a model folder, a checkpoint or a run directory (its last checkpoint). `data` are paths or `task:NAME`;
+    `model` is a hub id, a model folder, a checkpoint or a run directory (its last checkpoint). `data` are paths or generated
+    problems, `task:NAME` (of seed 1) or `task:NAME@SEED`; of `data`, `rewards`, `k` and `overrides` one can stand alone.
     `columns` maps our column names to those of `data`; `limit` takes that many problems. What stays None is as in the recipe.
     With `out` (default: `output_dir` of an evaluate recipe) that folder gets result.json and samples.jsonl.gz. `console` shows
     progress; without one nothing is printed.
     """
-    from align.evaluate.request import evaluation_recipe, evaluation_settings
+    from align.evaluate.request import evaluation_request, evaluation_settings
 
     settings = evaluation_settings(
         model=model,
-        data=data,
-        rewards=rewards,
+        data=_several(data),
+        rewards=_several(rewards),
         columns=columns or {},
         limit=limit,
         num_generations=num_generations,
-        k=k,
+        k=[k] if isinstance(k, int) else k,
         temperature=temperature,
         max_completion_length=max_completion_length,
         seed=seed,
     )
-    resolved = evaluation_recipe(recipe, overrides, settings)
+    request = evaluation_request(recipe, _several(overrides), settings)
 
     from align.evaluate.program import evaluate_recipe, write_result
+    from align.recipe.located import located_errors
     from align.run.console import silent_console
 
-    result = evaluate_recipe(resolved, console or silent_console())
-    if folder := out or resolved.output_dir:
-        write_result(result, resolved, Path(folder))
+    with located_errors(request.recipe, request.place):
+        result = evaluate_recipe(request.recipe, console or silent_console())
+    if folder := out or request.recipe.output_dir:
+        write_result(result, request.recipe, Path(folder))
     return result
 
 
 def score(
-    rewards: Sequence[str],
+    rewards: str | Sequence[str],
     data: str | Path,
     out: str | Path,
     *,
@@ -119,9 +130,10 @@ def score(
     columns: Mapping[str, str] | None = None,
     console: RunConsole | None = None,
 ) -> ScoreReport:
-    """Score the completions of a file with rewards; each row is copied to `out` with value, status, reward and detail.
+    """Score the completions of a file with one or several rewards; rows go to `out` with value, status, reward and detail.
 
-    `params` are the rewards' parameters, `columns` maps our column names to the file's. `console` shows progress.
+    `params` are the rewards' parameters, `columns` maps our column names to the file's ("outer.inner": inside an object).
+    `console` shows progress.
     """
     from align.rewards.files import score_file
     from align.run.console import silent_console
@@ -134,7 +146,7 @@ def score(
             advance(rows - done)
             done = rows
 
-        return score_file(rewards, Path(data), Path(out), params=params or {}, columns=columns or {}, on_progress=show)
+        return score_file(_several(rewards), Path(data), Path(out), params=params or {}, columns=columns or {}, on_progress=show)
 
 
 def export(source: str | Path, out: str | Path, *, dtype: str | None = None, overwrite: bool = False) -> Path:
@@ -142,3 +154,22 @@ def export(source: str | Path, out: str | Path, *, dtype: str | None = None, ove
     from align.learner.export import export_model
 
     return export_model(Path(source), Path(out), dtype=dtype, overwrite=overwrite)
+
+
+def recipes() -> list[str]:
+    """The names of the built-in recipes, such as "quickstart/grpo"."""
+    from align.recipe.load import recipe_names
+
+    return recipe_names()
+
+
+def doctor(output: str | Path = "runs") -> list[Finding]:
+    """What `align doctor` finds out about this machine; `output` is where runs would be written."""
+    from align.doctor import examine
+
+    return examine(Path(output))
+
+
+def _several(items: str | Path | Iterable[str | Path]) -> list[str]:
+    """A list of what may have been given alone: a text would otherwise be taken apart into its letters."""
+    return [str(items)] if isinstance(items, str | Path) else [str(item) for item in items]

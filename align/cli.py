@@ -131,7 +131,10 @@ def evaluate(
     overrides: Overrides = None,
     model: Annotated[str | None, typer.Option(help="Hub id, model folder, checkpoint, or run directory.")] = None,
     data: Annotated[
-        list[str] | None, typer.Option(help="File, folder or hub id of the problems, or task:NAME. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="File, folder or hub id of the problems, or task:NAME@SEED for generated ones (seed 1 if left out). Repeatable."
+        ),
     ] = None,
     reward: Annotated[
         list[str] | None, typer.Option(help="Reward that decides what is correct, such as math. Repeatable.")
@@ -179,7 +182,8 @@ def score(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Parameter of the reward. Repeatable.")
     ] = None,
     column: Annotated[
-        list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Column of the file: completion=response.")
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS", help="Column of the file: completion=response; a.b is b inside column a."),
     ] = None,
 ) -> None:
     """Score a file of completions with a reward."""

@@ -1,4 +1,7 @@
-"""What `align doctor` looks at: whether this machine can train, and what it would be missing."""
+"""What `align doctor` looks at: whether this machine can train, and what it would be missing.
+
+The module shares its name with the function `align.doctor`, so it can be called as that function.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 from packaging.requirements import Requirement
 
 import align
+from align.api import doctor as _doctor
 from align.recipe.load import recipe_names
 
 if TYPE_CHECKING:
@@ -208,3 +213,12 @@ def _answer(connection: Connection) -> None:
 
 def _gib(size: int) -> str:
     return f"{size / GIB:.1f} GiB"
+
+
+class _CallableModule(ModuleType):
+    """Importing this module puts it where the function was: `align.doctor()` works all the same."""
+
+    __call__ = staticmethod(_doctor)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -119,8 +119,9 @@ def _knobs(method: Method, given: Mapping[str, Any]) -> dict[str, float | None]:
 def _kl(own: KL | None, given: Mapping[str, Any]) -> KL | None:
     changes = {piece: given[key] for key, piece in _KL_KEYS.items() if key in given}
     if changes.get("beta") == 0:
-        if "target" in changes:
-            raise ValueError("kl_target adapts beta, which starts at 0 and so never moves: give beta a value above 0")
+        idle = [key for key in ("kl", "kl_in", "kl_target") if key in given]
+        if idle:
+            raise ValueError(f"beta 0 removes the KL term, so {idle[0]} has no effect: give beta a value above 0")
         return None
     if own is None and "beta" not in changes:
         for key in ("kl", "kl_in", "kl_target"):

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-METHOD_NAMES: tuple[str, ...] = (
-    "grpo",
-    "dr_grpo",
-    "dapo",
-    "gspo",
-    "cispo",
-    "rloo",
-    "reinforce",
-    "reinforce++",
-    "reinforce++_baseline",
-)
+# Each method with the policy loss it has unless told otherwise.
+METHOD_LOSSES: dict[str, str] = {
+    "grpo": "clip",
+    "dr_grpo": "clip",
+    "dapo": "clip",
+    "gspo": "gspo",
+    "cispo": "cispo",
+    "rloo": "importance",
+    "reinforce": "reinforce",
+    "reinforce++": "clip",
+    "reinforce++_baseline": "clip",
+}
+METHOD_NAMES: tuple[str, ...] = tuple(METHOD_LOSSES)
 
 # Each policy loss with the knobs it takes.
 LOSS_KNOBS: dict[str, tuple[str, ...]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,16 @@ from align.recipe.files import validate_files
 from align.recipe.load import load_recipe, resolve_tree
 from align.recipe.schema import EvaluateRecipe, Evaluation, Recipe
 from align.recipe.validate import validate
+
+HELD_OUT_SEED = 1  # of generated problems: training has seed 0 unless told otherwise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """An evaluation as a recipe; `place(key)` says where a dotted key was written."""
+
+    recipe: EvaluateRecipe
+    place: Callable[[str], str]
 
 
 def evaluation_settings(
@@ -53,7 +64,7 @@ def evaluation_settings(
     return settings | {key: value for key, value in further.items() if value is not None}
 
 
-def evaluation_recipe(recipe: str | Path | None, overrides: Sequence[str], settings: Mapping[str, Any]) -> EvaluateRecipe:
+def evaluation_request(recipe: str | Path | None, overrides: Sequence[str], settings: Mapping[str, Any]) -> Request:
     """The evaluate recipe of a recipe file of any kind (with overrides and settings on top), or of settings alone."""
     if recipe is None:
         return _from_settings(overrides, settings)
@@ -75,7 +86,7 @@ def evaluation_recipe(recipe: str | Path | None, overrides: Sequence[str], setti
     return _checked(_evaluation_tree(resolved.recipe), resolved.place)
 
 
-def _from_settings(overrides: Sequence[str], settings: Mapping[str, Any]) -> EvaluateRecipe:
+def _from_settings(overrides: Sequence[str], settings: Mapping[str, Any]) -> Request:
     if overrides:
         raise RecipeError(
             f"{overrides[0]!r} overrides a recipe, and there is none", fix="name a recipe before it, or use the flags"
@@ -115,19 +126,22 @@ def _evaluation_tree(recipe: Recipe) -> dict[str, Any]:
     return {**kept, "recipe": "evaluate", "evaluate": evaluation}
 
 
-def _checked(tree: Mapping[str, Any], place: Callable[[str], str]) -> EvaluateRecipe:
+def _checked(tree: Mapping[str, Any], place: Callable[[str], str]) -> Request:
     recipe = resolve_tree(tree)
     assert isinstance(recipe, EvaluateRecipe), "the tree says recipe: evaluate"
     validate(recipe, place)
     validate_files(recipe, place)
-    return recipe
+    return Request(recipe=recipe, place=place)
 
 
 def _source(item: str, columns: Mapping[str, str], limit: int | None) -> dict[str, Any]:
-    """`task:NAME` is a generated task, anything else a path or hub id."""
-    kind, _, name = item.partition(":")
-    if kind == "task" and name:
-        return {"task": name, "size": limit or 100}
+    """`task:NAME` or `task:NAME@SEED` is a generated task, anything else a path or hub id."""
+    kind, _, task = item.partition(":")
+    if kind == "task" and task:
+        name, at, seed = task.partition("@")
+        if at and not seed.isdecimal():
+            raise RecipeError(f"{item}: the seed {seed!r} is not a whole number", fix=f"write task:{name}@7, or task:{name}")
+        return {"task": name, "size": limit or 100, "seed": int(seed) if at else HELD_OUT_SEED}
     source: dict[str, Any] = {"path": item}
     if columns:
         source["columns"] = dict(columns)

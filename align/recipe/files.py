@@ -11,9 +11,11 @@ import difflib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from align.errors import AlignError, CheckpointError, DataError, RecipeError
+from align.recipe.fresh_model import fresh_model
 from align.recipe.schema import Recipe
 from align.recipe.validate import Finding, raise_first
 
@@ -26,7 +28,7 @@ def validate_files(recipe: Recipe, place: Callable[[str], str]) -> None:
 
     DataError for data, CheckpointError for models, RecipeError for the rest; `place(key)` says where a dotted key was written.
     """
-    raise_first(recipe, [_output, _template, _model, _data, _rewards], place)
+    raise_first(recipe, [_output, _template, _model, fresh_model, _data, _rewards], place)
 
 
 def looks_like_path(name: str) -> bool:
@@ -109,16 +111,36 @@ def _rewards(recipe: Recipe) -> Iterator[Finding]:
         if spec.use in REWARD_NAMES:
             continue
         if module.endswith(".py"):
-            yield from _function_in(key, Path(module), function)
+            yield from _function_in(key, Path(module), function, f"{module}:")
         else:
             package = (module if colon else spec.use).split(".")[0]
             beside = Path(package).is_dir() or Path(f"{package}.py").is_file()
             if not package.isidentifier() or (not beside and importlib.util.find_spec(package) is None):
                 fix = "install the package, or write file.py:function"
                 yield Finding(key=key, message=f"{key}: {spec.use}: there is no Python package {package!r}", fix=fix)
+            elif not beside:
+                yield from _function_of_package(key, spec.use)
 
 
-def _function_in(key: str, path: Path, function: str) -> Iterator[Finding]:
+def _function_of_package(key: str, use: str) -> Iterator[Finding]:
+    """Looked for in the files, since importing a package may take long; what only an import could tell is left to it."""
+    module, _, function = use.rpartition(":" if ":" in use else ".")
+    folders, origin, name = None, None, ""
+    for part in module.split("."):
+        name = f"{name}.{part}".lstrip(".")
+        spec = PathFinder.find_spec(name, folders)
+        if spec is None and folders is not None:
+            fix = "write package.module.function, or file.py:function"
+            yield Finding(key=key, message=f"{key}: {use}: there is no module {name!r}", fix=fix)
+        if spec is None:
+            return
+        folders, origin = spec.submodule_search_locations or [], spec.origin
+    if origin and origin.endswith(".py"):
+        yield from _function_in(key, Path(origin), function, f"{module}.")
+
+
+def _function_in(key: str, path: Path, function: str, prefix: str) -> Iterator[Finding]:
+    """`prefix` stands before the function's name in a recipe."""
     if not path.is_file():
         yield _missing(key, "file", path)
         return
@@ -127,14 +149,14 @@ def _function_in(key: str, path: Path, function: str) -> Iterator[Finding]:
     except SyntaxError as error:
         yield Finding(key=key, message=f"{key}: {path}, line {error.lineno}: {error.msg}", fix="correct the Python file")
         return
-    if function not in names and "*" not in names:
+    if function not in names and not names & {"*", "__getattr__", "globals"}:
         close = difflib.get_close_matches(function, names, n=1)
         fix = (
-            f"did you mean {path}:{close[0]}?"
+            f"did you mean {prefix}{close[0]}?"
             if close
             else f"define it there; the file has: {', '.join(sorted(names)) or 'nothing'}"
         )
-        yield Finding(key=key, message=f"{key}: {path} defines no {function!r}", fix=fix)
+        yield Finding(key=key, message=f"{key}: {prefix[:-1]} defines no {function!r}", fix=fix)
 
 
 def _top_level_names(module: ast.Module) -> set[str]:
@@ -143,7 +165,7 @@ def _top_level_names(module: ast.Module) -> set[str]:
     for node in ast.walk(module):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        elif isinstance(node, ast.Name) and (isinstance(node.ctx, ast.Store) or node.id == "globals"):
             names.add(node.id)
         elif isinstance(node, ast.ImportFrom | ast.Import):
             names.update(alias.asname or alias.name for alias in node.names)

@@ -8,6 +8,8 @@ grouped-query attention. The sum leaves out the allocator's fragmentation.
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,18 +20,21 @@ from align.learner.config import last_sentence, read_config
 from align.learner.logprobs import CHUNK_ELEMENTS
 from align.learner.model import with_lora
 from align.recipe.arithmetic import largest_micro_batch
+from align.recipe.evaluation import evaluation_sampling
 from align.recipe.schema import EvaluateRecipe, Recipe, RLRecipe, SFTRecipe
 
 if TYPE_CHECKING:
     import torch
 
     from align.algorithms.methods import Method
-    from align.recipe.evaluation import evaluation_sampling
-from align.recipe.load import Resolved
+    from align.recipe.load import Resolved
 
 FLOAT32 = 4
+STATM = "/proc/self/statm"
 WIDTH = 64  # of the sequences that are tried: fused attention is linear in tokens, but over fake tensors it has a mask
 LOGIT_COPIES = 4  # logits, their exponentials, a product and the gradient, each float32
+SAMPLER_COPIES = 4  # [rows, vocabulary] of float32: logits, the same by temperature, probabilities, their running sums
+SORTED_COPIES = 8  # with top_k or top_p also sorted, with their order (int64), and filtered
 OTHER_BATCH = 256  # sequences an engine decodes at a time where the recipe has no rollout section
 
 
@@ -76,7 +81,7 @@ def estimate_memory(resolved: Resolved, method: Method | None, vocab_size: int |
         trainable = 0 if isinstance(recipe, EvaluateRecipe) else sum(p.numel() for p in model.parameters() if p.requires_grad)
         parts = [_process(), Part(name="weights", bytes=FLOAT32 * parameters, held="always", how=f"{parameters:,} x float32")]
         if isinstance(recipe, RLRecipe) or recipe.evaluate is not None:
-            parts.append(_key_values(recipe, model))
+            parts += _generation(recipe, model)
         if not isinstance(recipe, EvaluateRecipe):
             parts += _training(recipe, model, trainable, reference=bool(method and method.kl and not recipe.model.lora))
     device, available = _device()
@@ -179,8 +184,53 @@ def _saved_bytes(model: Any, tokens: int, dtype: str) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def _key_values(recipe: Recipe, model: Any) -> Part:
-    """The cache of the sequences that are decoded at a time, each as long as it may get."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decoding:
+    """Sequences that are decoded at a time, how long each may get, and copies of their logits that a draw makes."""
+
+    what: str
+    sequences: int
+    length: int
+    copies: int
+
+
+def _decodings(recipe: Recipe) -> Iterator[_Decoding]:
+    """Of the training steps and of the evaluations, those that the recipe has."""
+    prompt, rollout = recipe.data.max_prompt_length, None
+    if isinstance(recipe, RLRecipe):
+        rollout = recipe.rollout
+        yield _Decoding(
+            what="rollouts",
+            sequences=min(rollout.max_batch_sequences, recipe.train.prompts_per_step * rollout.num_generations),
+            length=prompt + rollout.max_completion_length,
+            copies=SORTED_COPIES if rollout.top_k or rollout.top_p < 1 else SAMPLER_COPIES,
+        )
+    if evaluation := recipe.evaluate:
+        most = rollout.max_batch_sequences if rollout else OTHER_BATCH
+        yield _Decoding(
+            what="evaluation",
+            sequences=min(most, evaluation.max_problems * evaluation.num_generations) if evaluation.max_problems else most,
+            length=prompt + evaluation_sampling(recipe, evaluation).max_tokens,
+            copies=SORTED_COPIES if evaluation.top_p < 1 else SAMPLER_COPIES,
+        )
+
+
+def _generation(recipe: Recipe, model: Any) -> list[Part]:
+    """Key-value cache and logits of whichever decoding needs more."""
+    per_token, vocabulary = _bytes_per_token(model), int(model.get_output_embeddings().weight.shape[0])
+
+    def parts(decoding: _Decoding) -> list[Part]:
+        rows, length, copies = decoding.sequences, decoding.length, decoding.copies
+        how = f"{decoding.what}: {rows} sequences x {length} tokens x {per_token:,} bytes"
+        cache = Part(name="key-value cache", bytes=rows * length * per_token, held="generate", how=how)
+        how = f"{decoding.what}: {copies} copies of {rows} x {vocabulary} logits"
+        return [cache, Part(name="sampler", bytes=copies * FLOAT32 * rows * vocabulary, held="generate", how=how)]
+
+    return max((parts(decoding) for decoding in _decodings(recipe)), key=lambda both: sum(part.bytes for part in both))
+
+
+def _bytes_per_token(model: Any) -> int:
+    """Bytes of keys and values that the cache keeps of one token."""
     import torch
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
@@ -189,14 +239,7 @@ def _key_values(recipe: Recipe, model: Any) -> Part:
     with torch.no_grad():
         model(input_ids=torch.zeros(1, 1, dtype=torch.int64), past_key_values=cache, use_cache=True)
     states = [(layer.keys, layer.values) for layer in cache.layers if isinstance(layer, DynamicLayer)]
-    per_token = sum(tensor.nbytes for pair in states for tensor in pair if tensor is not None)
-    if isinstance(recipe, RLRecipe):
-        sequences = min(recipe.rollout.max_batch_sequences, recipe.train.prompts_per_step * recipe.rollout.num_generations)
-        length = recipe.data.max_prompt_length + recipe.rollout.max_completion_length
-    else:
-        sequences, length = OTHER_BATCH, recipe.data.max_prompt_length + evaluation_sampling(recipe, recipe.evaluate).max_tokens
-    how = f"{sequences} sequences x {length} tokens x {per_token:,} bytes"
-    return Part(name="key-value cache", bytes=sequences * length * per_token, held="generate", how=how)
+    return sum(tensor.nbytes for pair in states for tensor in pair if tensor is not None)
 
 
 def _process() -> Part:
@@ -205,9 +248,16 @@ def _process() -> Part:
 
     if torch.cuda.is_available():
         return Part(name="CUDA context", bytes=500 << 20, held="always", how="about this much on every device")
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return Part(name="Python and libraries", bytes=resident, held="always", how="what this check uses itself")
+    return Part(name="Python and libraries", bytes=_resident(), held="always", how="what this check uses itself")
+
+
+def _resident() -> int:
+    """Bytes of this process in memory; where the system does not tell, the most that it had."""
+    try:
+        with open(STATM, encoding="ascii") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _device() -> tuple[str, int]:

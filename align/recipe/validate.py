@@ -10,13 +10,13 @@ import difflib
 import importlib.util
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from align.algorithms.names import LOSS_KNOBS, LOSS_NAMES, METHOD_NAMES
+from align.algorithms.names import LOSS_KNOBS, LOSS_NAMES, METHOD_LOSSES, METHOD_NAMES
 from align.errors import AlignError, RecipeError
 from align.recipe.evaluation import evaluation_sampling
-from align.recipe.schema import EvaluateRecipe, Evaluation, Recipe, RLRecipe, RLTrain, SFTRecipe
+from align.recipe.schema import Algorithm, EvaluateRecipe, Evaluation, Recipe, RewardSpec, RLRecipe, RLTrain, SFTRecipe
 
 UNGROUPED = ("reinforce", "reinforce++")  # methods that can do with one sample of a prompt
 MAY_BE_INFINITE = (
@@ -110,16 +110,8 @@ def _algorithm(recipe: RLRecipe) -> Iterator[Finding]:
         yield unknown_name("algorithm.method", "method", algorithm.method, METHOD_NAMES)
     if algorithm.loss is not None and algorithm.loss not in LOSS_NAMES:
         yield unknown_name("algorithm.loss", "policy loss", algorithm.loss, LOSS_NAMES)
-    for knob in algorithm.knobs:
-        known = (
-            {name for names in LOSS_KNOBS.values() for name in names}
-            if algorithm.loss is None
-            else set(LOSS_KNOBS[algorithm.loss])
-        )
-        if knob not in known:
-            yield unknown_name(
-                f"algorithm.knobs.{knob}", f"knob of the loss {algorithm.loss or algorithm.method}", knob, sorted(known)
-            )
+    yield from _knobs(algorithm)
+    yield from _idle_kl(algorithm)
     grouped = algorithm.method not in UNGROUPED if algorithm.baseline is None else algorithm.baseline != "none"
     if size < 2 and grouped:
         yield Finding(
@@ -134,10 +126,6 @@ def _algorithm(recipe: RLRecipe) -> Iterator[Finding]:
             message="dynamic sampling keeps groups whose rewards differ: with one sample a group none ever does",
             fix="write rollout: {num_generations: 8}, or dynamic_sampling: false",
         )
-    if algorithm.kl_target is not None and algorithm.beta == 0:
-        yield Finding(
-            key="algorithm.beta", message="kl_target adapts beta, which is 0", fix="write a beta to begin with, such as 0.04"
-        )
     if algorithm.overlong is not None and algorithm.overlong.buffer > recipe.rollout.max_completion_length:
         limit = recipe.rollout.max_completion_length
         message = f"algorithm.overlong.buffer = {algorithm.overlong.buffer} is longer than a completion may be ({limit} tokens)"
@@ -146,6 +134,25 @@ def _algorithm(recipe: RLRecipe) -> Iterator[Finding]:
             message=message,
             fix=f"write a buffer of at most {limit}, such as {max(1, limit // 4)}",
         )
+
+
+def _knobs(algorithm: Algorithm) -> Iterator[Finding]:
+    """Knobs that the loss does not take, also those with a key of their own."""
+    loss = algorithm.loss or METHOD_LOSSES[algorithm.method]
+    named = {"epsilon": "eps_low", "epsilon_high": "eps_high", "dual_clip": "dual_clip"}
+    asked = {f"knobs.{knob}": knob for knob in algorithm.knobs}
+    asked |= {key: knob for key, knob in named.items() if getattr(algorithm, key) is not None}
+    for key, knob in asked.items():
+        if knob not in LOSS_KNOBS[loss]:
+            unknown = unknown_name(f"algorithm.{key}", f"knob of the loss {loss}", knob, LOSS_KNOBS[loss])
+            yield unknown if LOSS_KNOBS[loss] else replace(unknown, fix=f"remove it: the loss {loss} has no knobs")
+
+
+def _idle_kl(algorithm: Algorithm) -> Iterator[Finding]:
+    for key in ("kl", "kl_in", "kl_target"):
+        if algorithm.beta == 0 and getattr(algorithm, key) is not None:
+            message = f"algorithm.{key} has no effect: beta is 0, which removes the KL term"
+            yield Finding(key=f"algorithm.{key}", message=message, fix=f"write a beta such as 0.04, or remove {key}")
 
 
 def _mismatch(recipe: RLRecipe) -> Iterator[Finding]:
@@ -237,6 +244,8 @@ def _rewards(recipe: Recipe) -> Iterator[Finding]:
                 message=unknown.message,
                 fix=f"{unknown.fix}; your own: package.module.function or file.py:function",
             )
+        if spec.use in REWARD_NAMES and spec.params:
+            yield from _reward_params(number, spec)
     names: dict[str, int] = {}
     for number, spec in enumerate(recipe.rewards):
         name = spec.name or (spec.use if spec.use in REWARD_NAMES else spec.use.replace(":", ".").rsplit(".", 1)[-1])
@@ -246,6 +255,17 @@ def _rewards(recipe: Recipe) -> Iterator[Finding]:
         names[name] = number
     if recipe.rewards and all(spec.weight == 0 for spec in recipe.rewards):
         yield Finding(key="rewards.0.weight", message="all rewards have weight 0", fix="give at least one a weight, such as 1.0")
+
+
+def _reward_params(number: int, spec: RewardSpec) -> Iterator[Finding]:
+    """What a built-in reward says of its params; those of a function are its own affair."""
+    from align.rewards.registry import REWARDS, read_params
+
+    try:
+        read_params(REWARDS[spec.use].params_type, spec)
+    except RecipeError as error:
+        key = f"rewards.{number}.{(error.place or 'params').rpartition(': ')[2]}"
+        yield Finding(key=key, message=f"{key}: {error.message}", fix=error.fix or "see docs/recipes.md")
 
 
 def _task_reward(recipe: Recipe) -> Iterator[Finding]:
@@ -274,6 +294,10 @@ def _model(recipe: Recipe) -> Iterator[Finding]:
     if "flash" in (model.attn_implementation or "") and model.dtype == "float32":
         message = f"model.attn_implementation: {model.attn_implementation} computes in half precision, model.dtype is float32"
         yield Finding(key="model.attn_implementation", message=message, fix="write dtype: bfloat16, or attn_implementation: sdpa")
+    for key in ("revision", "trust_remote_code", "attn_implementation"):
+        if model.init is not None and getattr(model, key):
+            message = f"model.{key} is for a stored model, and model.init makes a fresh one"
+            yield Finding(key=f"model.{key}", message=message, fix=f"remove {key}, or name a model: model: {{path: ...}}")
 
 
 def _packing(recipe: RLRecipe | SFTRecipe) -> Iterator[Finding]:

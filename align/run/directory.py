@@ -54,7 +54,8 @@ class RunDirectory:
     def check(resolved: Resolved, *, resume: bool = False, overwrite: bool = False, allow_changes: bool = False) -> None:
         """Raise what `open` would raise of the directory's state, without writing anything.
 
-        Raises RunInUseError for a running run, an earlier one with neither `resume` nor `overwrite`, or a folder of other files;
+        Raises RunInUseError for a running run, an earlier one with neither `resume` nor `overwrite` (unless it failed before its
+        first checkpoint: a new one takes its place), or a folder of other files;
         CheckpointError where there is no run to resume; RecipeError where the recipe changed and `allow_changes` is not given.
         """
         if resume and overwrite:
@@ -232,12 +233,21 @@ def _check_resumable(path: Path, resolved: Resolved, *, allow_changes: bool) -> 
 
 def _check_free(path: Path, *, overwrite: bool) -> None:
     if (path / "resolved.yaml").exists():
-        if not overwrite:
+        if not overwrite and not _came_to_nothing(path):
             fix = "continue it with --resume, replace it with --overwrite, or write elsewhere with output_dir=..."
             raise RunInUseError("an earlier run is here", place=str(path), fix=fix)
     elif path.is_dir() and (strangers := sorted(file.name for file in path.iterdir() if not _ours(file.name))):
         fix = "choose a new folder with output_dir=..."
         raise RunInUseError(f"the folder holds other files ({_listing(strangers)})", place=str(path), fix=fix)
+
+
+def _came_to_nothing(path: Path) -> bool:
+    """Whether the run that is here failed before its first checkpoint: there is nothing to continue, and nothing to keep."""
+    try:
+        status = json.loads((path / "summary.json").read_text())["status"]
+    except (OSError, ValueError, KeyError, TypeError):  # killed, or not ours: not known to be worthless
+        return False
+    return status in ("failed", "interrupted") and not any((path / "checkpoints").glob("step-*"))
 
 
 def _output_dir(resolved: Resolved) -> Path:

@@ -38,7 +38,13 @@ def main(folder: Path, steps: int, seed: int, threads: int) -> None:
         },
         "rewards": [{"use": f"{Path(__file__).with_name('problem.py')}:vowel_a"}],
         "algorithm": {"method": "grpo", "beta": 0.0, "reduce": "token_mean"},
-        "train": {"steps": steps, "prompts_per_step": PROMPTS, "learning_rate": LEARNING_RATE, "save_steps": 0},
+        "train": {
+            "steps": steps,
+            "prompts_per_step": PROMPTS,
+            "learning_rate": LEARNING_RATE,
+            "save_steps": 0,
+            "micro_batch_tokens": 2048,
+        },
         "log": {"tensorboard": False, "samples_every": 0},
     }
     file = folder / "align.yaml"

@@ -13,7 +13,7 @@ import torch
 from align.algorithms.bundle import KL, Correction
 from align.algorithms.kl import AdaptiveKL, FixedKL
 from align.algorithms.methods import METHODS, resolve
-from align.algorithms.names import METHOD_NAMES, MISMATCH_MODES, REDUCTION_NAMES
+from align.algorithms.names import METHOD_LOSSES, METHOD_NAMES, MISMATCH_MODES, REDUCTION_NAMES
 from align.recipe.schema import Algorithm, Mismatch, Overlong
 
 
@@ -25,6 +25,7 @@ def as_overrides(**keys):
 
 def test_names_without_torch_are_those_of_the_registries():
     assert tuple(METHODS) == METHOD_NAMES
+    assert {name: method.loss for name, method in METHODS.items()} == METHOD_LOSSES
     assert set(REDUCTION_NAMES) == set(get_args(get_args(Algorithm.model_fields["reduce"].annotation)[0]))
     assert set(MISMATCH_MODES) == set(get_args(Mismatch.model_fields["mode"].annotation))
 
@@ -164,6 +165,8 @@ def test_mismatch_and_overlong_come_as_objects_or_mappings():
         ("dapo", {"kl": "k2"}, "give beta"),
         ("dapo", {"kl_target": 1.0}, "give beta"),
         ("grpo", {"beta": 0.0, "kl_target": 1.0}, "above 0"),
+        ("grpo", {"beta": 0.0, "kl": "k2"}, "kl has no effect"),
+        ("dapo", {"beta": 0.0, "kl_in": "reward"}, "kl_in has no effect"),
         ("reinforce++", {"baseline": "mean"}, "whitens"),
         ("reinforce++_baseline", {"scale": "group_std"}, "whitens"),
         ("reinforce", {"scale": "group_std"}, "baseline"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from align.errors import CheckpointError, DataError, RecipeError
-from align.evaluate.request import evaluation_recipe, evaluation_settings
+from align.evaluate.request import evaluation_request, evaluation_settings
 from align.recipe.schema import EvaluateRecipe
 
 TRAINING = """
@@ -64,7 +64,7 @@ def test_flags_alone_make_a_recipe(model: Path, problems: Path) -> None:
         temperature=0.5,
         seed=3,
     )
-    made = evaluation_recipe(None, (), flags)
+    made = evaluation_request(None, (), flags).recipe
     assert isinstance(made, EvaluateRecipe)
     assert made.model.path == str(model)
     first, second = made.data.eval
@@ -76,12 +76,12 @@ def test_flags_alone_make_a_recipe(model: Path, problems: Path) -> None:
 
 
 def test_greedy_means_one_sample(model: Path) -> None:
-    made = evaluation_recipe(None, (), settings(model=model, data=["task:countdown"], rewards=["task"], temperature=0.0))
+    made = evaluation_request(None, (), settings(model=model, data=["task:countdown"], rewards=["task"], temperature=0.0)).recipe
     assert (made.evaluate.num_generations, made.evaluate.k, made.evaluate.temperature) == (1, [1], 0.0)
 
 
 def test_a_training_recipe_lends_its_evaluation(recipe: Path, model: Path) -> None:
-    made = evaluation_recipe(recipe, ["evaluate.num_generations=9"], settings(model=model))
+    made = evaluation_request(recipe, ["evaluate.num_generations=9"], settings(model=model)).recipe
     assert (made.model.path, made.model.init) == (str(model), None)
     assert (made.seed, made.data.max_prompt_length, made.data.eval[0].task) == (11, 99, "chain_sum")
     assert (made.evaluate.num_generations, made.evaluate.k) == (9, [1, 3])
@@ -92,15 +92,16 @@ def test_a_training_recipe_lends_its_evaluation(recipe: Path, model: Path) -> No
 
 
 def test_flags_win_over_the_recipe(recipe: Path, model: Path, problems: Path) -> None:
-    made = evaluation_recipe(recipe, (), settings(model=model, data=[str(problems)], rewards=["math"], num_generations=2, k=[2]))
-    assert evaluation_recipe(recipe, (), settings(model=model, limit=7)).evaluate.max_problems == 7
+    flags = settings(model=model, data=[str(problems)], rewards=["math"], num_generations=2, k=[2])
+    made = evaluation_request(recipe, (), flags).recipe
+    assert evaluation_request(recipe, (), settings(model=model, limit=7)).recipe.evaluate.max_problems == 7
     assert made.data.eval[0].path == str(problems)
     assert [reward.use for reward in made.rewards] == ["math"]
     assert (made.evaluate.num_generations, made.evaluate.k) == (2, [2])
 
 
 def test_stops_of_the_evaluation_win_over_those_of_the_rollouts(recipe: Path, model: Path) -> None:
-    made = evaluation_recipe(recipe, ["evaluate.stop=[]", "evaluate.stop_token_ids=[6]"], settings(model=model))
+    made = evaluation_request(recipe, ["evaluate.stop=[]", "evaluate.stop_token_ids=[6]"], settings(model=model)).recipe
     assert (made.evaluate.stop, made.evaluate.stop_token_ids) == ([], [6])
 
 
@@ -110,19 +111,19 @@ def test_an_evaluate_recipe_keeps_its_output_dir(tmp_path: Path, model: Path, pr
         f"recipe: evaluate\noutput_dir: results\nmodel: {{path: {model}}}\n"
         f"data: {{eval: [{{path: {problems}}}]}}\nrewards: [{{use: math}}]\n"
     )
-    assert evaluation_recipe(path, (), {}).output_dir == "results"
+    assert evaluation_request(path, (), {}).recipe.output_dir == "results"
 
 
 def test_untrained_weights_are_refused(recipe: Path) -> None:
     with pytest.raises(RecipeError, match="untrained") as caught:
-        evaluation_recipe(recipe, (), {})
+        evaluation_request(recipe, (), {})
     assert "--model runs/recipe" in str(caught.value.fix)
     assert "recipe.yaml:5" in str(caught.value.place)
 
 
 def test_missing_files_of_the_evaluation_are_refused(recipe: Path, model: Path) -> None:
     with pytest.raises(DataError, match=r"data\.eval\.0\.path.*nowhere\.jsonl"):
-        evaluation_recipe(recipe, (), settings(model=model, data=["./nowhere.jsonl"]))
+        evaluation_request(recipe, (), settings(model=model, data=["./nowhere.jsonl"]))
 
 
 @pytest.mark.parametrize(
@@ -131,6 +132,7 @@ def test_missing_files_of_the_evaluation_are_refused(recipe: Path, model: Path) 
         ({"data": ["task:countdown"], "rewards": ["task"]}, "needs --model"),
         ({"model": "some/model"}, "needs --data, --reward"),
         ({"model": "some/model", "columns": {"answer": "solution"}}, "missing"),
+        ({"model": "some/model", "data": ["task:countdown@x"], "rewards": ["task"]}, "the seed 'x' is not a whole number"),
         ({"model": "some/model", "data": ["task:countdwn"], "rewards": ["task"]}, "countdwn"),
         ({"model": "some/model", "data": ["task:countdown"], "rewards": ["maths"]}, "maths"),
         ({"model": "some/model", "data": ["task:countdown"], "rewards": ["task"], "num_generations": 2, "k": [3]}, "k = 3"),
@@ -138,13 +140,25 @@ def test_missing_files_of_the_evaluation_are_refused(recipe: Path, model: Path) 
 )
 def test_bad_flags_are_refused_with_a_fix(flags: dict[str, Any], words: str) -> None:
     with pytest.raises(RecipeError, match=words) as caught:
-        evaluation_recipe(None, (), settings(**flags))
+        evaluation_request(None, (), settings(**flags))
     assert caught.value.fix
+
+
+@pytest.mark.parametrize(("name", "seed"), [("task:countdown", 1), ("task:countdown@7", 7), ("task:countdown@0", 0)])
+def test_generated_problems_are_not_those_of_the_training_unless_asked_for(model: Path, name: str, seed: int) -> None:
+    (source,) = evaluation_request(None, (), settings(model=model, data=[name], rewards=["task"])).recipe.data.eval
+    assert (source.task, source.seed) == ("countdown", seed)
+
+
+def test_the_place_of_a_key_is_known_after_the_recipe_was_cut_down(recipe: Path, model: Path) -> None:
+    request = evaluation_request(recipe, (), settings(model=model))
+    assert request.place("rewards.0.use").endswith("recipe.yaml:11")
+    assert request.place("model.path") == "command line"
 
 
 def test_overrides_need_a_recipe() -> None:
     with pytest.raises(RecipeError, match=r"evaluate\.k=\[1\]"):
-        evaluation_recipe(None, ["evaluate.k=[1]"], settings(model="some/model", data=["task:countdown"], rewards=["task"]))
+        evaluation_request(None, ["evaluate.k=[1]"], settings(model="some/model", data=["task:countdown"], rewards=["task"]))
 
 
 def test_a_run_directory_means_its_last_checkpoint(tmp_path: Path) -> None:

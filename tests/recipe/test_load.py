@@ -66,7 +66,7 @@ def test_the_kinds_of_recipes(write: Write) -> None:
         ("output_dir=a=b", "output_dir", "a=b"),
         ("log.wandb=null", "log.wandb", None),
         ("output_dir=${WHERE}/x", "output_dir", "there/x"),
-        ("rewards.0.params={a: {b: 1}}", "rewards.0.params.a.b", 1),
+        ("rewards.0={use: json.dumps, params: {a: {b: 1}}}", "rewards.0.params.a.b", 1),
     ],
 )
 def test_overrides(write: Write, override: str, key: str, value: object) -> None:

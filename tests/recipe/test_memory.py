@@ -13,6 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from align.errors import CheckpointError, RecipeError
+from align.recipe import memory as memory_module
 from align.recipe.load import Resolved, load_recipe
 from align.recipe.memory import Memory, estimate_memory, memory_notes
 from align.recipe.method import recipe_method
@@ -53,6 +54,7 @@ def test_what_is_held_by_hand(write: Write) -> None:
     memory = estimate(resolve(write))
     count = sum(parameter.numel() for parameter in real_model().parameters())
     found = parts(memory)
+    assert found["sampler"] == 4 * 32 * 300 * 4  # copies, sequences, vocabulary, float32
     assert (memory.parameters, memory.trainable, memory.positions) == (count, count, 512)
     assert found["weights"] == found["reference model"] == found["gradients"] == 4 * count
     assert found["optimizer (AdamW)"] == 8 * count
@@ -62,9 +64,26 @@ def test_what_is_held_by_hand(write: Write) -> None:
     assert found["logits"] == 4 * 4 * 8 * 100 * 300  # at most the micro-batch, of 8 x 100 tokens
     always = found["weights"] + found["reference model"] + found["optimizer (AdamW)"]
     own = next(value for name, value in found.items() if name in ("Python and libraries", "CUDA context"))
-    assert memory.peak("generate") == own + always + found["key-value cache"]
+    assert memory.peak("generate") == own + always + found["key-value cache"] + found["sampler"]
     assert memory.peak("update") == own + always + found["gradients"] + found["activations"] + found["logits"]
     assert memory.total == max(memory.peak("generate"), memory.peak("update"))
+
+
+def test_the_larger_of_rollouts_and_evaluations_counts(write: Write) -> None:
+    problems = "data.eval=[{task: chain_sum, seed: 1, size: 8}]"
+    rollouts = parts(estimate(resolve(write)))
+    longer = parts(estimate(resolve(write, problems, "evaluate={max_completion_length: 160, max_problems: 5}")))
+    assert longer["key-value cache"] == 5 * 8 * 200 * (3 * 2 * 2 * 16 * 4)
+    fewer = parts(estimate(resolve(write, problems, "evaluate={max_problems: 2}")))
+    assert fewer["key-value cache"] == rollouts["key-value cache"]
+    filtered = parts(estimate(resolve(write, "rollout.top_p=0.9")))
+    assert filtered["sampler"] == 2 * rollouts["sampler"]
+
+
+def test_the_process_is_measured_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = memory_module._resident()
+    monkeypatch.setattr(memory_module, "STATM", "/nowhere/statm")
+    assert known / 2 < memory_module._resident() < 4 * known
 
 
 def test_there_is_a_reference_only_where_a_kl_term_wants_one(write: Write) -> None:

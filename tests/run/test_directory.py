@@ -77,6 +77,36 @@ def test_an_earlier_run_is_refused_and_kept(resolve: Resolve) -> None:
     assert read_rows(run.metrics_file) == [{"step": 1}]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError("oops")])
+def test_a_run_that_failed_before_its_first_checkpoint_blocks_nothing(resolve: Resolve, error: BaseException) -> None:
+    def fail(run: RunDirectory, step: int = 0) -> None:
+        append_row(run.metrics_file, {"step": 1})
+        if step:
+            (run.checkpoints / f"step-{step:06d}").mkdir()
+        with pytest.raises(type(error)), run:
+            raise error
+
+    fail(RunDirectory.open(resolve()))
+    again = RunDirectory.open(resolve("train.learning_rate=0.5"))
+    assert not again.metrics_file.exists()
+    with pytest.raises(RunInUseError, match="another run is writing here") as caught:
+        RunDirectory.open(resolve())
+    assert caught.value.exit_code == 5
+    fail(again, step=3)
+    with pytest.raises(RunInUseError, match="an earlier run is here"):
+        RunDirectory.open(resolve())
+
+
+def test_a_finished_or_damaged_run_without_checkpoints_stays(resolve: Resolve, tmp_path: Path) -> None:
+    with RunDirectory.open(resolve()) as run:
+        run.finish()
+    for summary in (None, "{", "[]"):
+        if summary:
+            (tmp_path / "run" / "summary.json").write_text(summary)
+        with pytest.raises(RunInUseError, match="an earlier run is here"):
+            RunDirectory.check(resolve())
+
+
 def test_a_second_open_of_a_running_run_is_refused(resolve: Resolve) -> None:
     with RunDirectory.open(resolve()):
         for how in ({}, {"overwrite": True}, {"resume": True}):
