@@ -42,11 +42,21 @@ def load_model(model: Model, tokenizer: Any, *, seed: int = 0) -> Any:
 
 
 def load_weights(model: Model, dtype: Any) -> Any:
-    """The causal LM at `model.path`; adapters that are saved there are merged into their base model."""
+    """The causal LM at `model.path`; adapters that are saved there are merged into their base model.
+
+    Raises CheckpointError where new adapters are asked for on top: what they would be saved with has no merged model to name.
+    """
     from transformers import AutoModelForCausalLM
 
-    if not (Path(model_folder(str(model.path))) / "adapter_config.json").is_file():
+    folder = Path(model_folder(str(model.path)))
+    if not (folder / "adapter_config.json").is_file():
         return _load(AutoModelForCausalLM, model, dtype=dtype, attn_implementation=model.attn_implementation)
+    if model.lora is not None:
+        raise CheckpointError(
+            f"{model.path} holds LoRA adapters, and new adapters need a whole model under them",
+            place="model.path",
+            fix=f"merge them with `align export {model.path} FOLDER` and write path: FOLDER, or remove model.lora",
+        )
     from peft import AutoPeftModelForCausalLM
 
     adapted = _load(AutoPeftModelForCausalLM, model, dtype=dtype, attn_implementation=model.attn_implementation)

@@ -7,6 +7,7 @@ token goes to; both move to the right until the buffer is full, then the content
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class _Layer(DynamicLayer):
 
     def __init__(self, owner: InPlaceCache, computed: DynamicLayer) -> None:
         super().__init__()
-        self.owner = owner
+        self.owner = weakref.proxy(owner)  # a cycle would keep the buffers until the next full garbage collection
         self.buffers = [states.new_empty(0, states.shape[1], 0, states.shape[3]) for states in _states(computed)]
 
     def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:

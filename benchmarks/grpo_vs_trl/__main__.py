@@ -48,9 +48,18 @@ def prepare(folder: Path, threads: int) -> None:
     subprocess.run([sys.executable, "-m", "align.cli", "export", folder / "sft", folder / "model"], env=environment, check=True)
 
 
+# What is run: a script and its further arguments. trl computes an update in one pass, or in four with less memory.
+RUNS: dict[str, tuple[str, list[str]]] = {
+    "align": ("run_align.py", []),
+    "trl": ("run_trl.py", ["1"]),
+    "trl in 4": ("run_trl.py", ["4"]),
+}
+
+
 def measure(toolkit: str, folder: Path, steps: int, seed: int, threads: int) -> dict:
+    script, more = RUNS[toolkit]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, HERE / f"run_{toolkit}.py", folder, str(steps), str(seed), str(threads)]
+    command = [sys.executable, HERE / script, folder, str(steps), str(seed), str(threads), *more]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not lines:
@@ -69,18 +78,17 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/grpo_vs_trl"))
     options = parser.parse_args()
     prepare(options.folder, options.threads)
-    results: dict[str, list[dict]] = {"align": [], "trl": []}
+    results: dict[str, list[dict]] = {toolkit: [] for toolkit in RUNS}
     for seed in range(options.rounds):
         for toolkit, rounds in results.items():
             rounds.append(measure(toolkit, options.folder, options.steps, seed, options.threads))
             last = rounds[-1]
-            print(f"round {seed} {toolkit:6} {last['samples_per_s']:6.1f} samples/s  {last['peak_mb']:6.0f} MB", flush=True)
+            print(f"round {seed} {toolkit:8} {last['samples_per_s']:6.1f} samples/s  {last['peak_mb']:6.0f} MB", flush=True)
     report(results)
     (options.folder / "results.json").write_text(json.dumps(results))
 
 
 def report(results: dict[str, list[dict]]) -> None:
-    pairs = list(zip(results["align"], results["trl"], strict=True))
     for toolkit, rounds in results.items():
         parts = {
             part: statistics.median(statistics.fmean(one["parts"][part][1:]) for one in rounds) for part in rounds[0]["parts"]
@@ -89,11 +97,12 @@ def report(results: dict[str, list[dict]]) -> None:
         step = statistics.median(statistics.fmean(one["step_s"][1:]) for one in rounds)
         late = statistics.median(statistics.fmean(one["reward"][-5:]) for one in rounds)
         early = statistics.median(statistics.fmean(one["reward"][:5]) for one in rounds)
-        print(f"{toolkit:6} step {step:.2f} s ({shown}); reward {early:.3f} -> {late:.3f} (first and last five steps)")
-    speed = [ours["samples_per_s"] / theirs["samples_per_s"] for ours, theirs in pairs]
-    memory = [ours["peak_mb"] / theirs["peak_mb"] for ours, theirs in pairs]
-    print(f"samples per second, align / trl: {statistics.median(speed):.2f}x ({min(speed):.2f} to {max(speed):.2f})")
-    print(f"peak memory, align / trl: {statistics.median(memory):.2f}x ({min(memory):.2f} to {max(memory):.2f})")
+        print(f"{toolkit:8} step {step:.2f} s ({shown}); reward {early:.3f} -> {late:.3f} (first and last five steps)")
+    for other in [toolkit for toolkit in results if toolkit != "align"]:
+        pairs = list(zip(results["align"], results[other], strict=True))
+        for name, key in (("samples per second", "samples_per_s"), ("peak memory", "peak_mb")):
+            ratios = [ours[key] / theirs[key] for ours, theirs in pairs]
+            print(f"{name}, align / {other}: {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

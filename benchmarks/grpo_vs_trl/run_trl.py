@@ -13,7 +13,8 @@ import torch
 from problem import GENERATIONS, LEARNING_RATE, MAX_COMPLETION, PROMPTS, TEMPERATURE, vowel_a
 
 
-def main(folder: Path, steps: int, seed: int, threads: int) -> None:
+def main(folder: Path, steps: int, seed: int, threads: int, accumulate: int) -> None:
+    """`accumulate` cuts the update into that many micro-batches."""
     torch.set_num_threads(threads)
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
@@ -21,7 +22,6 @@ def main(folder: Path, steps: int, seed: int, threads: int) -> None:
     rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
     dataset = Dataset.from_list([{"prompt": [{"role": "user", "content": row["prompt"]}]} for row in rows])
     parts: dict[str, list[float]] = {"generate": [], "score_and_prepare": [], "update": []}
-    step_s: list[float] = []
 
     class Timed(GRPOTrainer):  # type: ignore[misc]
         """The same trainer with a clock around its parts; nothing else differs."""
@@ -38,20 +38,14 @@ def main(folder: Path, steps: int, seed: int, threads: int) -> None:
             parts["score_and_prepare"].append(time.perf_counter() - begin - parts["generate"][-1])
             return result
 
-        def training_step(self, *args: Any, **kwargs: Any) -> Any:
-            begin = time.perf_counter()
-            result = super().training_step(*args, **kwargs)
-            step_s.append(time.perf_counter() - begin)
-            return result
-
     config = GRPOConfig(
         output_dir=str(folder / "trl-run"),
         use_cpu=True,
         bf16=False,
         seed=seed,
         max_steps=steps,
-        per_device_train_batch_size=PROMPTS * GENERATIONS,
-        gradient_accumulation_steps=1,
+        per_device_train_batch_size=PROMPTS * GENERATIONS // accumulate,
+        gradient_accumulation_steps=accumulate,
         num_generations=GENERATIONS,
         max_completion_length=MAX_COMPLETION,
         temperature=TEMPERATURE,
@@ -72,7 +66,7 @@ def main(folder: Path, steps: int, seed: int, threads: int) -> None:
     trainer.train()
     seconds = time.perf_counter() - begin
     history = [row for row in trainer.state.log_history if "reward" in row]
-    step_s = [row["step_time"] for row in history] if "step_time" in history[0] else step_s
+    step_s = [row["step_time"] for row in history]
     rollout_s = zip(parts["generate"], parts["score_and_prepare"], strict=True)
     parts["update"] = [step - sum(rollout) for step, rollout in zip(step_s, rollout_s, strict=True)]
     print(
@@ -91,4 +85,4 @@ def main(folder: Path, steps: int, seed: int, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:5]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:6]))

@@ -1,13 +1,17 @@
 """What the engine promises: the model's own distribution, one draw per name, streaming, versions, weights."""
 
 import collections
+import gc
 import itertools
 from typing import Any
 
 import pytest
 import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from align.errors import RolloutError
+from align.rollout.kv_cache import InPlaceCache
 from align.rollout.transformers import TransformersEngine
 from align.types import Prompt, Sampling
 
@@ -246,3 +250,15 @@ def test_a_peft_model_samples_with_its_adapter(kit, tokenizer):
     with model.disable_adapter():
         bare = kit.full_logprobs(model, prompts[completions[0].prompt_index], completions[0])
     assert (bare - torch.tensor(completions[0].logprobs)).abs().max() > 0.01
+
+
+def test_the_cache_is_freed_as_soon_as_the_last_sample_is_written(kit, model, tokenizer):
+    """Not by the garbage collector, which comes rarely: rollouts would pile up gigabytes of dead keys and values."""
+    engine = TransformersEngine(model, tokenizer, max_batch_sequences=4)
+    gc.collect()
+    gc.disable()
+    try:
+        list(engine.generate(kit.prompts([3, 5, 4]), Sampling(n=3, max_tokens=6)))
+        assert not [thing for thing in gc.get_objects() if isinstance(thing, InPlaceCache | DynamicCache | DynamicLayer)]
+    finally:
+        gc.enable()
