@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from align.recipe.plan import Plan
     from align.rewards.files import ScoreReport
     from align.run.console import RunConsole
+
+# The loop of each kind of recipe: a module with `train`.
+LOOPS = {"rl": "align.loops.rl", "sft": "align.loops.supervised"}
 
 
 def train(
@@ -33,7 +37,7 @@ def train(
     """
     from align.recipe.load import load_recipe
     from align.recipe.located import located_errors
-    from align.recipe.schema import EvaluateRecipe, RLRecipe
+    from align.recipe.schema import EvaluateRecipe
 
     if resume and overwrite:
         raise RecipeError(
@@ -50,11 +54,8 @@ def train(
 
     with located_errors(resolved.recipe, resolved.place):
         rows = preflight(resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
-        if isinstance(resolved.recipe, RLRecipe):
-            from align.loops.rl import train as loop
-        else:
-            from align.loops.supervised import train as loop
-        return loop(resolved, rows, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
+        loop = import_module(LOOPS[resolved.recipe.recipe])
+        return loop.train(resolved, rows, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
 
 
 def check(recipe: str | Path, overrides: str | Sequence[str] = ()) -> Plan:

@@ -58,13 +58,11 @@ class Batch:
         """The sub-batch of these sequences, renumbered in the given order; `group_B` keeps its values."""
         index = self.token_index(sequences).to(self.token_ids_N.device)
         lengths = self.lengths_B[list(sequences)]
-        parts: dict[str, Any] = {
-            f.name: None if getattr(self, f.name) is None else getattr(self, f.name)[index]
-            for f in fields(self)
-            if f.name.endswith("_N") and f.name != "segment_N"
-        }
+        chosen = {"N": index, "B": list(sequences)}
+        tensors: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "segment_N"}
+        parts: dict[str, Any] = {name: tensor if tensor is None else tensor[chosen[name[-1]]] for name, tensor in tensors.items()}
         segment_N = torch.repeat_interleave(torch.arange(len(lengths), device=index.device), lengths)
-        return Batch(segment_N=segment_N, group_B=self.group_B[list(sequences)], **parts)
+        return Batch(segment_N=segment_N, **parts)
 
     def minibatches(self, epochs: int, count: int, seed: int) -> Iterator[Batch]:
         """`count` parts of about equally many prompts for each epoch, prompts shuffled, the samples of a prompt together."""
@@ -113,21 +111,26 @@ def pack_demonstrations(demonstrations: Sequence[Demonstration]) -> Batch:
     return _flat([one.token_ids for one in demonstrations], masks, range(len(demonstrations)))
 
 
-def layout(lengths: Sequence[int], budget: int, *, packed: bool) -> list[list[int]]:
+def layout(lengths: Sequence[int], budget: int, *, packed: bool, groups: Sequence[int] | None = None) -> list[list[int]]:
     """Cut sequences into micro-batches of at most `budget` tokens, padding included; a longer sequence stands alone.
 
-    Rectangles take sequences of similar length together, longest first; packed rows take them in order.
+    Rectangles take sequences of similar length together, longest first; packed rows take them in order. With `groups`, one number
+    a sequence, equal numbers stay together, and a group above the budget stands alone.
     """
-    order = range(len(lengths)) if packed else sorted(range(len(lengths)), key=lambda b: -lengths[b])
+    units: dict[int, list[int]] = {}
+    for b, group in enumerate(groups or range(len(lengths))):
+        units.setdefault(group, []).append(b)
+    widest_first = list(units.values()) if packed else sorted(units.values(), key=lambda unit: -max(lengths[b] for b in unit))
     parts: list[list[int]] = []
     width = used = 0
-    for b in order:
-        cost = used + lengths[b] if packed else width * (len(parts[-1]) + 1 if parts else 1)
+    for unit in widest_first:
+        tokens = sum(lengths[b] for b in unit)
+        cost = used + tokens if packed else width * (len(parts[-1]) + len(unit) if parts else 0)
         if not parts or cost > budget:
             parts.append([])
-            width, used = lengths[b], 0
-        parts[-1].append(b)
-        used += lengths[b]
+            width, used = max(lengths[b] for b in unit), 0
+        parts[-1] += unit
+        used += tokens
     return parts
 
 

@@ -14,7 +14,7 @@ from align.run.metrics import check_sinks
 
 if TYPE_CHECKING:
     from align.recipe.load import Resolved
-    from align.recipe.schema import RLRecipe, SFTRecipe
+    from align.recipe.schema import TrainRecipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ def preflight(resolved: Resolved, *, resume: bool = False, overwrite: bool = Fal
 
     Raises RunInUseError, CheckpointError, RecipeError and DataError.
     """
-    recipe: RLRecipe | SFTRecipe = resolved.recipe  # type: ignore[assignment]
+    recipe: TrainRecipe = resolved.recipe  # type: ignore[assignment]
     _start_is_safe(resolved)
     RunDirectory.check(resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
     check_sinks(recipe.log)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,20 +11,17 @@ from torch import Tensor
 
 from align.algorithms.kl import FixedKL, kl_estimate
 from align.algorithms.methods import Method
-from align.algorithms.mismatch import mismatch_metrics
 from align.algorithms.objective import objective
 from align.algorithms.reduce import Totals
-from align.algorithms.shaping import informative_groups, soft_overlong_penalty
 from align.learner.packing import Batch, pack_rollouts
 from align.loops.preflight import Rows, preflight
+from align.loops.rollouts import collect, shaped_rewards, step_seed
 from align.loops.session import Session
 from align.loops.site import Site, open_site
+from align.loops.step_metrics import count_tokens, mean_advantages, step_metrics
 from align.recipe.method import recipe_method
-from align.rewards.compose import reward_metrics
-from align.rollout.groups import sample_groups, scored_groups
 from align.rollout.parity import check_parity, parity
-from align.run.metrics import rollout_metrics
-from align.types import Group, Sampling, Update
+from align.types import Group
 
 if TYPE_CHECKING:
     from align.recipe.load import Resolved
@@ -57,7 +53,7 @@ def train(
             advantage_N = method.advantages(rewards_PG, reward_kl(batch, method), batch.segment_N, batch.mask_N, beta=kl.beta)
             batch = batch.replace(advantage_N=advantage_N.float())
             with session.phase("update"):
-                order = _seed(recipe, step, "order")
+                order = step_seed(recipe, step, "order")
                 updates = [
                     site.learner.update(minibatch, _Loss(method, minibatch, recipe, kl.beta), index=index)
                     for index, minibatch in enumerate(
@@ -70,48 +66,9 @@ def train(
             metrics = step_metrics(groups, unused, rewards_PG, batch, updates, method) | compared | {"beta": kl.beta}
             if metrics["skipped"] < len(updates) and math.isfinite(metrics.get("kl", 0.0)):
                 kl.update(metrics.get("kl", 0.0), samples=batch.size)
-            session.run.write_rollouts(step, groups, _per_sample(batch, rewards_PG), unused)
-            session.end_step(step, metrics, tokens=len(batch.token_ids_N) + _tokens(unused), groups=groups)
+            session.run.write_rollouts(step, groups, mean_advantages(batch, rewards_PG), unused)
+            session.end_step(step, metrics, tokens=len(batch.token_ids_N) + count_tokens(unused), groups=groups)
         return session.finish()
-
-
-def collect(session: Session, site: Site, method: Method, step: int) -> tuple[list[Group], list[Group]]:
-    """The groups a step trains on, and those that were sampled but say nothing.
-
-    With dynamic sampling (DAPO, Yu et al. 2025, eq. 11) groups whose rewards are all equal are replaced by new prompts, for at
-    most `max_resamples` rounds; when none is left over the last round's groups are trained on as they are.
-    """
-    recipe: RLRecipe = session.recipe  # type: ignore[assignment]
-    wanted = recipe.train.prompts_per_step
-    kept: list[Group] = []
-    unused: list[Group] = []
-    for attempt in range(1 + (method.max_resamples if method.dynamic_sampling else 0)):
-        prompts = site.cursor.draw(wanted - len(kept))
-        with session.phase("generate"):
-            sampling = _sampling(recipe, _seed(recipe, step, f"rollout {attempt}"))
-            pending = sample_groups(site.engine, site.scorer, prompts, sampling)
-        with session.phase("score"):
-            groups = scored_groups(pending)
-        if not method.dynamic_sampling:
-            return groups, []
-        keep = informative_groups(torch.tensor([group.rewards_G for group in groups], dtype=torch.float64)).tolist()
-        kept += [group for group, informative in zip(groups, keep, strict=True) if informative]
-        unused += [group for group, informative in zip(groups, keep, strict=True) if not informative]
-        if len(kept) == wanted:
-            return kept, unused
-    return (kept, unused) if kept else (groups, unused[: -len(groups)])
-
-
-def shaped_rewards(groups: Sequence[Group], recipe: RLRecipe, method: Method) -> Tensor:
-    """rewards_PG in float64, NaN where there is no verdict, with the soft overlong penalty of methods that have one."""
-    rewards_PG = torch.tensor([group.rewards_G for group in groups], dtype=torch.float64)
-    if not method.overlong:
-        return rewards_PG
-    longest = recipe.rollout.max_completion_length
-    lengths_PG = torch.tensor([[len(sample.rollout.completion.token_ids) for sample in group.samples] for group in groups])
-    overlong = recipe.algorithm.overlong
-    buffer, penalty = (overlong.buffer, overlong.penalty) if overlong else (max(1, longest // 5), 1.0)
-    return rewards_PG + soft_overlong_penalty(lengths_PG, max_length=longest, buffer=buffer, penalty=penalty)
 
 
 def pack(groups: Sequence[Group], rewards_PG: Tensor, method: Method) -> Batch:
@@ -183,67 +140,6 @@ class _Loss:
             entropy_N=entropy_N,
             beta=self._beta,
         )
-
-
-def step_metrics(
-    groups: Sequence[Group],
-    unused: Sequence[Group],
-    rewards_PG: Tensor,
-    batch: Batch,
-    updates: Sequence[Update],
-    method: Method,
-) -> dict[str, float]:
-    """Everything a step reports, under trl's names where it has one; rewards and lengths are those of all that was sampled."""
-    metrics: dict[str, float] = {}
-    for name in {name: None for update in updates for name in update.metrics}:
-        values = [update.metrics[name] for update in updates if name in update.metrics]
-        metrics[name] = sum(values) / len(values)
-    old_N = updates[0].logp_N if batch.old_N is None else batch.old_N
-    assert batch.sampler_N is not None
-    mode, low, high = (method.mismatch.mode, method.mismatch.low, method.mismatch.high) if method.mismatch else (None, 0.0, 0.0)
-    metrics |= mismatch_metrics(old_N, batch.sampler_N, batch.segment_N, batch.mask_N, mode, low, high)
-    sampled = [*groups, *unused]
-    metrics |= reward_metrics([sample for group in sampled for sample in group.samples]) | rollout_metrics(sampled)
-    metrics["skipped"] = sum(not update.applied for update in updates)
-    if method.overlong:
-        raw_PG = torch.tensor([group.rewards_G for group in groups], dtype=torch.float64)
-        metrics["overlong_penalty"] = float((rewards_PG - raw_PG).nanmean())
-    if method.dynamic_sampling:
-        metrics["dynamic_sampling/dropped_groups"] = len(unused)
-    return metrics
-
-
-def _tokens(groups: Sequence[Group]) -> int:
-    rollouts = [sample.rollout for group in groups for sample in group.samples]
-    return sum(len(rollout.prompt.token_ids) + len(rollout.completion.token_ids) for rollout in rollouts)
-
-
-def _per_sample(batch: Batch, rewards_PG: Tensor) -> list[list[float]]:
-    """The mean advantage of each sample's trained tokens, by prompt."""
-    assert batch.advantage_N is not None
-    sums_B = torch.zeros(batch.size).index_add(0, batch.segment_N, batch.advantage_N.float())
-    tokens_B = torch.zeros(batch.size).index_add(0, batch.segment_N, batch.mask_N.float())
-    return (sums_B / tokens_B.clamp(min=1)).view(rewards_PG.shape).tolist()
-
-
-def _sampling(recipe: RLRecipe, seed: int) -> Sampling:
-    rollout = recipe.rollout
-    return Sampling(
-        n=rollout.num_generations,
-        max_tokens=rollout.max_completion_length,
-        temperature=rollout.temperature,
-        top_p=rollout.top_p,
-        top_k=rollout.top_k,
-        min_p=rollout.min_p,
-        stop=tuple(rollout.stop),
-        stop_token_ids=tuple(rollout.stop_token_ids),
-        seed=seed,
-    )
-
-
-def _seed(recipe: RLRecipe, step: int, purpose: str) -> int:
-    """A seed for one purpose at one step: what a resumed run draws does not depend on what was drawn before."""
-    return int.from_bytes(hashlib.sha256(f"{recipe.seed}/{step}/{purpose}".encode()).digest()[:7])
 
 
 def _learner_options(recipe: RLRecipe, method: Method) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from align.run.signals import StopSignals
 if TYPE_CHECKING:
     from align.loops.site import Site
     from align.recipe.load import Resolved
-    from align.recipe.schema import RLRecipe, SFTRecipe
+    from align.recipe.schema import TrainRecipe
     from align.types import Group
 
 
@@ -40,7 +40,7 @@ class Session:
     A loop calls `begin` once its parts stand, iterates over `steps`, and hands each step's numbers to `end_step`.
     """
 
-    recipe: RLRecipe | SFTRecipe
+    recipe: TrainRecipe
 
     def __init__(self, resolved: Resolved, *, resume: bool, overwrite: bool, allow_changes: bool) -> None:
         self.resolved, self.recipe = resolved, resolved.recipe  # type: ignore[assignment]

@@ -24,7 +24,7 @@ from align.types import Prompt
 
 if TYPE_CHECKING:
     from align.data.prompts import PromptSet
-    from align.recipe.schema import RLRecipe, SFTRecipe
+    from align.recipe.schema import TrainRecipe
     from align.run.console import RunConsole
 
 
@@ -41,7 +41,7 @@ class Site:
 
 
 @contextmanager
-def open_site(recipe: RLRecipe | SFTRecipe, rows: Rows, console: RunConsole, learner_options: dict[str, Any]) -> Iterator[Site]:
+def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_options: dict[str, Any]) -> Iterator[Site]:
     """Start all parts, rewards first: a reward that cannot start is refused before a model is loaded; close them at the end."""
     with Scorer(RewardStack(recipe.rewards, getattr(recipe, "reward_budget", None))) as scorer:
         with console.activity(f"loading the model {recipe.model.path or '(fresh weights)'}"):
@@ -75,7 +75,7 @@ def _sampled_model(model: Any, dtype: str) -> Any:
     return copy.deepcopy(model).to(torch.bfloat16).requires_grad_(False)
 
 
-def _items(recipe: RLRecipe | SFTRecipe, tokenizer: Any, rows: Rows) -> tuple[PromptSet | DemonstrationSet, PromptSet | None]:
+def _items(recipe: TrainRecipe, tokenizer: Any, rows: Rows) -> tuple[PromptSet | DemonstrationSet, PromptSet | None]:
     bad, longest = recipe.data.max_bad_rows, recipe.data.max_prompt_length
     train: PromptSet | DemonstrationSet
     if recipe.recipe == "rl":

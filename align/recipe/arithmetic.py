@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from align.recipe.evaluation import evaluation_sampling
-from align.recipe.schema import EvaluateRecipe, Recipe, RLRecipe, SFTRecipe
+from align.recipe.schema import EvaluateRecipe, Recipe, RLRecipe, SFTRecipe, TrainRecipe
 from align.recipe.validate import longest_sequence
 
 
@@ -28,7 +28,7 @@ def batch_arithmetic(recipe: Recipe, rows: Mapping[str, int]) -> list[Quantity]:
     return list(_evaluation(recipe, rows))
 
 
-def largest_micro_batch(recipe: RLRecipe | SFTRecipe) -> tuple[int, int]:
+def largest_micro_batch(recipe: TrainRecipe) -> tuple[int, int]:
     """(sequences, tokens of each) of a micro-batch of the longest sequences; one above the budget stands alone."""
     if isinstance(recipe, SFTRecipe):
         sequences, longest = recipe.train.sequences_per_step, recipe.train.max_length
@@ -65,7 +65,7 @@ def _sft(recipe: SFTRecipe, rows: Mapping[str, int]) -> Iterator[Quantity]:
     yield from _passes("demonstrations", drawn, how, rows.get("train"))
 
 
-def _micro_batches(recipe: RLRecipe | SFTRecipe, sequences: int) -> Quantity:
+def _micro_batches(recipe: TrainRecipe, sequences: int) -> Quantity:
     rows, longest = largest_micro_batch(recipe)
     how = f"{sequences} sequences, {rows} of {longest} tokens at a time"
     return Quantity(name="micro-batches an optimizer step, at most", value=-(-sequences // rows), how=how)

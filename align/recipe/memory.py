@@ -21,7 +21,7 @@ from align.learner.logprobs import CHUNK_ELEMENTS
 from align.learner.model import with_lora
 from align.recipe.arithmetic import largest_micro_batch
 from align.recipe.evaluation import evaluation_sampling
-from align.recipe.schema import EvaluateRecipe, Recipe, RLRecipe, SFTRecipe
+from align.recipe.schema import EvaluateRecipe, Recipe, RLRecipe, TrainRecipe
 
 if TYPE_CHECKING:
     import torch
@@ -132,7 +132,7 @@ def _from_meta(model: Any) -> None:
                 own[name] = fakes[id(tensor)]
 
 
-def _training(recipe: RLRecipe | SFTRecipe, model: Any, trainable: int, *, reference: bool) -> Iterator[Part]:
+def _training(recipe: TrainRecipe, model: Any, trainable: int, *, reference: bool) -> Iterator[Part]:
     how = f"{trainable:,} trained x "
     yield Part(name="optimizer (AdamW)", bytes=2 * FLOAT32 * trainable, held="always", how=f"{how}2 x float32")
     if reference:

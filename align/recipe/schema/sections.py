@@ -1,7 +1,4 @@
-"""What a recipe may say. Closed: an unknown key is an error. Key names are trl's where the concept is the same.
-
-This module imports pydantic and nothing heavy, so that a bad recipe is refused within a moment.
-"""
+"""The sections of a recipe that several kinds share. Key names are trl's where the concept is the same."""
 
 from __future__ import annotations
 
@@ -99,6 +96,22 @@ class Data(Section):
     shuffle: bool = True
 
 
+class RewardSpec(Section):
+    """One reward: a built-in name, `package.module.function`, or `file.py:function`."""
+
+    use: str
+    weight: float = 1.0
+    name: str | None = Field(None, description="Name in metrics and records; default: derived from use")
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class RewardBudget(Section):
+    """When broken rewards stop a run (exit code 6)."""
+
+    max_error_rate: Share = 0.05
+    window: Positive = Field(512, description="Verdicts over which the error rate is taken")
+
+
 class Rollout(Section):
     engine: Literal["transformers"] = "transformers"
     num_generations: Positive = 8
@@ -116,64 +129,6 @@ class Rollout(Section):
     parity_tolerance: Annotated[float, Field(gt=0)] = Field(
         0.02, description="Largest mean |log-prob difference| the parity check accepts"
     )
-
-
-class RewardSpec(Section):
-    """One reward: a built-in name, `package.module.function`, or `file.py:function`."""
-
-    use: str
-    weight: float = 1.0
-    name: str | None = Field(None, description="Name in metrics and records; default: derived from use")
-    params: dict[str, Any] = Field(default_factory=dict)
-
-
-class RewardBudget(Section):
-    """When broken rewards stop a run (exit code 6)."""
-
-    max_error_rate: Share = 0.05
-    window: Positive = Field(512, description="Verdicts over which the error rate is taken")
-
-
-class Mismatch(Section):
-    """Correction for a sampler that differs from the trainer."""
-
-    mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_mask"] = "token_truncate"
-    low: NonNegative = 0.5
-    high: NonNegative = 2.0
-
-
-class Overlong(Section):
-    """DAPO's soft overlong penalty (Yu et al. 2025, eq. 13): from 0 to -penalty over the last `buffer` tokens."""
-
-    buffer: Positive = 64
-    penalty: NonNegative = 1.0
-
-
-class Algorithm(Section):
-    """A named method; every other key overrides one piece of it. None keeps the method's own."""
-
-    method: str = "grpo"
-    baseline: Literal["mean", "leave_one_out", "none"] | None = None
-    scale: Literal["group_std", "batch_std", "none"] | None = None
-    loss: str | None = Field(None, description="A policy loss, see docs/methods.md")
-    epsilon: NonNegative | None = None
-    epsilon_high: NonNegative | None = None
-    dual_clip: Annotated[float, Field(gt=1)] | None = None
-    knobs: dict[str, float] = Field(default_factory=dict, description="Other knobs of the loss, such as cap or delta")
-    reduce: Literal["token_mean", "sequence_mean", "sequence_sum", "sequence_sum_norm", "prompt_mean"] | None = None
-    norm_length: Positive | None = Field(None, description="For sequence_sum_norm; default: rollout.max_completion_length")
-    beta: NonNegative | None = Field(None, description="KL coefficient; 0 switches the reference model off")
-    kl: Literal["k1", "k2", "k3"] | None = None
-    kl_in: Literal["loss", "reward"] | None = None
-    kl_target: Annotated[float, Field(gt=0)] | None = Field(None, description="Adapt beta towards this KL (Ziegler et al. 2019)")
-    kl_horizon: Positive | None = Field(None, description="Samples over which an adaptive beta moves")
-    gamma: Share | None = None
-    entropy_coefficient: float | None = None
-    mismatch: Mismatch | None = None
-    dynamic_sampling: bool | None = Field(None, description="Replace groups whose rewards are all equal by new prompts (DAPO)")
-    max_resamples: Positive | None = Field(None, description="Rounds of topping up before a step trains on what it has")
-    overlong: Overlong | None = None
-    mask_truncated: bool | None = Field(None, description="Leave completions cut at the length limit out of the loss")
 
 
 class Optimization(Section):
@@ -198,18 +153,6 @@ class Optimization(Section):
     max_skipped_steps: Annotated[int, Field(ge=0)] = Field(3, description="Consecutive non-finite steps before exit code 7")
     save_steps: Annotated[int, Field(ge=0)] = Field(50, description="Steps between checkpoints; 0: at the end only")
     save_total_limit: Positive = 2
-
-
-class RLTrain(Optimization):
-    prompts_per_step: Positive = 8
-    epochs: Positive = Field(1, description="Optimizer passes over each step's rollouts")
-    minibatches: Positive = Field(1, description="Optimizer steps per pass")
-
-
-class SFTTrain(Optimization):
-    sequences_per_step: Positive = 32
-    loss_on: Literal["assistant", "completion", "all"] = "assistant"
-    max_length: Positive = Field(1024, description="Longer demonstrations are dropped and counted, in tokens")
 
 
 class Evaluation(Section):
@@ -257,37 +200,3 @@ class Common(Section):
     data: Data
     log: Log = Log()
     launch: Launch = Launch()
-
-
-class RLRecipe(Common):
-    """Reinforcement learning from rewards."""
-
-    recipe: Literal["rl"]
-    rollout: Rollout = Rollout()
-    rewards: list[RewardSpec] = Field(min_length=1)
-    reward_budget: RewardBudget = RewardBudget()
-    algorithm: Algorithm = Algorithm()
-    train: RLTrain = RLTrain()
-    evaluate: Evaluation | None = None
-
-
-class SFTRecipe(Common):
-    """Supervised fine-tuning on demonstrations."""
-
-    recipe: Literal["sft"]
-    train: SFTTrain = SFTTrain()
-    rewards: list[RewardSpec] = Field(default_factory=list, description="Only for evaluate")
-    evaluate: Evaluation | None = None
-
-
-class EvaluateRecipe(Common):
-    """pass@k of a model on `data.eval`."""
-
-    recipe: Literal["evaluate"]
-    rewards: list[RewardSpec] = Field(min_length=1)
-    reward_budget: RewardBudget = RewardBudget()
-    evaluate: Evaluation = Evaluation()
-
-
-Recipe = RLRecipe | SFTRecipe | EvaluateRecipe
-RECIPE_KINDS: dict[str, type[Common]] = {"rl": RLRecipe, "sft": SFTRecipe, "evaluate": EvaluateRecipe}

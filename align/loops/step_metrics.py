@@ -1,0 +1,56 @@
+"""What a step of reinforcement learning reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from align.algorithms.methods import Method
+from align.algorithms.mismatch import mismatch_metrics
+from align.learner.packing import Batch
+from align.rewards.compose import reward_metrics
+from align.run.metrics import rollout_metrics
+from align.types import Group, Update
+
+
+def step_metrics(
+    groups: Sequence[Group],
+    unused: Sequence[Group],
+    rewards_PG: Tensor,
+    batch: Batch,
+    updates: Sequence[Update],
+    method: Method,
+) -> dict[str, float]:
+    """Everything a step reports, under trl's names where it has one; rewards and lengths are those of all that was sampled."""
+    metrics: dict[str, float] = {}
+    for name in {name: None for update in updates for name in update.metrics}:
+        values = [update.metrics[name] for update in updates if name in update.metrics]
+        metrics[name] = sum(values) / len(values)
+    old_N = updates[0].logp_N if batch.old_N is None else batch.old_N
+    assert batch.sampler_N is not None
+    mode, low, high = (method.mismatch.mode, method.mismatch.low, method.mismatch.high) if method.mismatch else (None, 0.0, 0.0)
+    metrics |= mismatch_metrics(old_N, batch.sampler_N, batch.segment_N, batch.mask_N, mode, low, high)
+    sampled = [*groups, *unused]
+    metrics |= reward_metrics([sample for group in sampled for sample in group.samples]) | rollout_metrics(sampled)
+    metrics["skipped"] = sum(not update.applied for update in updates)
+    if method.overlong:
+        raw_PG = torch.tensor([group.rewards_G for group in groups], dtype=torch.float64)
+        metrics["overlong_penalty"] = float((rewards_PG - raw_PG).nanmean())
+    if method.dynamic_sampling:
+        metrics["dynamic_sampling/dropped_groups"] = len(unused)
+    return metrics
+
+
+def count_tokens(groups: Sequence[Group]) -> int:
+    rollouts = [sample.rollout for group in groups for sample in group.samples]
+    return sum(len(rollout.prompt.token_ids) + len(rollout.completion.token_ids) for rollout in rollouts)
+
+
+def mean_advantages(batch: Batch, rewards_PG: Tensor) -> list[list[float]]:
+    """The mean advantage of each sample's trained tokens, by prompt."""
+    assert batch.advantage_N is not None
+    sums_B = torch.zeros(batch.size).index_add(0, batch.segment_N, batch.advantage_N.float())
+    tokens_B = torch.zeros(batch.size).index_add(0, batch.segment_N, batch.mask_N.float())
+    return (sums_B / tokens_B.clamp(min=1)).view(rewards_PG.shape).tolist()
