@@ -10,6 +10,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 REQUIREMENTS := pyproject.toml constraints.txt
+ORACLES := tests/parity/oracles.txt
 
 .DELETE_ON_ERROR:
 .PHONY: help quickstart test slow lint format types wheel clean
@@ -52,7 +53,10 @@ $(VENV)/.installed: $(REQUIREMENTS)
 	$(INSTALL) --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+# The oracles lie off the import path and are read as text files, so the wheel of any platform will do.
+$(VENV)/.installed-dev: $(VENV)/.installed $(ORACLES)
 	@echo "installing the development tools into $(VENV)"
 	$(INSTALL) --no-build-isolation --editable '.[dev]'
+	$(INSTALL) --upgrade --no-deps --only-binary=:all: --python-version 3.11 --implementation cp --platform manylinux1_x86_64 \
+	  --target $(VENV)/oracles --requirement $(ORACLES)
 	@touch $@

@@ -1,46 +1,22 @@
-"""Policy losses per trained token, to be minimised. `POLICY_LOSSES` holds them by name.
+"""Policy losses per trained token, to be minimised. `POLICY_LOSSES` holds them by name, see `loss_registry` for what they share.
 
-All have the signature fn(logp_N, old_N, advantage_N, segment_N, mask_N, **knobs) -> loss_N. logp is the policy being
-trained, old the policy at the start of the step (no gradient flows into it), and only trained tokens count: the others
-give 0 and no gradient, whatever they hold. Sequence ratios are over the sequence's trained tokens. Half precision is
-computed, and returned, in float32. Losses are to be given whole sequences.
+Here are the losses that look at one token or one sequence at a time; those that look at several sequences at once are in
+`group_losses` and `covariance_losses`. Sequence ratios are over the sequence's trained tokens, so losses are to be given whole
+sequences. A loss that is a sequence's spreads it evenly over the sequence's tokens: they sum to it.
 """
 # ruff: noqa: ARG001  (one signature for all losses: not every loss needs every argument)
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import TypeVar, cast
-
 import torch
 from torch import Tensor
 
-from align.algorithms.segments import bounded_exp, masked, sequence_mean, sequence_sum, trained_mask
+from align.algorithms import covariance_losses, group_losses  # noqa: F401  (they enter themselves into the registry)
+from align.algorithms.clipping import clipped_surrogate
+from align.algorithms.loss_registry import POLICY_LOSSES, policy_loss
+from align.algorithms.segments import bounded_exp, sequence_length, sequence_mean, sequence_sum
 
-PolicyLoss = Callable[..., Tensor]
-Loss = TypeVar("Loss", bound=PolicyLoss)
-POLICY_LOSSES: dict[str, PolicyLoss] = {}
-
-
-def policy_loss(fn: Loss) -> Loss:
-    """Register a loss under its name and shield it from untrained tokens. Raises ValueError on tensors that do not fit."""
-
-    @wraps(fn)
-    def shielded(logp_N: Tensor, old_N: Tensor, advantage_N: Tensor, segment_N: Tensor, mask_N: Tensor, **knobs: float) -> Tensor:
-        mask_N = trained_mask(segment_N, mask_N, logp_N=logp_N, old_N=old_N, advantage_N=advantage_N)
-        logp_N, old_N, advantage_N = masked(logp_N, mask_N), masked(old_N.detach(), mask_N), masked(advantage_N, mask_N)
-        return masked(fn(logp_N, old_N, advantage_N, segment_N, mask_N, **knobs), mask_N)
-
-    POLICY_LOSSES[fn.__name__] = shielded
-    return cast(Loss, shielded)
-
-
-def _clipped_surrogate(ratio_N: Tensor, advantage_N: Tensor, eps_low: float, eps_high: float, dual_clip: float | None) -> Tensor:
-    loss_N = torch.maximum(-advantage_N * ratio_N, -advantage_N * ratio_N.clamp(1 - eps_low, 1 + eps_high))
-    if dual_clip is not None:
-        loss_N = torch.where(advantage_N < 0, torch.minimum(loss_N, -dual_clip * advantage_N), loss_N)
-    return loss_N
+__all__ = ["POLICY_LOSSES", "policy_loss"]
 
 
 @policy_loss
@@ -59,7 +35,7 @@ def clip(
 
     max(-A rho, -A clip(rho, 1 - eps_low, 1 + eps_high)); with `dual_clip` c > 1, at most -c A where A < 0.
     """
-    return _clipped_surrogate(bounded_exp(logp_N - old_N), advantage_N, eps_low, eps_high, dual_clip)
+    return clipped_surrogate(bounded_exp(logp_N - old_N), advantage_N, eps_low, eps_high, dual_clip)
 
 
 @policy_loss
@@ -93,7 +69,7 @@ def gspo(
     """
     ratio_B = bounded_exp(sequence_mean(logp_N.detach() - old_N, segment_N, mask_N))
     ratio_N = ratio_B[segment_N] * torch.exp(logp_N - logp_N.detach())
-    return _clipped_surrogate(ratio_N, advantage_N, eps_low, eps_high, dual_clip)
+    return clipped_surrogate(ratio_N, advantage_N, eps_low, eps_high, dual_clip)
 
 
 @policy_loss
@@ -164,3 +140,45 @@ def dppo(logp_N: Tensor, old_N: Tensor, advantage_N: Tensor, segment_N: Tensor, 
     moved_N = (logp_N.exp() - old_N.exp()).detach()
     dropped_N = moved_N * advantage_N.sign() > delta
     return torch.where(dropped_N, 0.0, -advantage_N * bounded_exp(logp_N - old_N))
+
+
+@policy_loss
+def raft(logp_N: Tensor, old_N: Tensor, advantage_N: Tensor, segment_N: Tensor, mask_N: Tensor) -> Tensor:
+    """-max(A, 0) logp: the likelihood of the samples worth imitating (RAFT, Dong et al. 2023, eq. 6).
+
+    With the advantage of `selection` (1 or 0) it is supervised fine-tuning on the chosen samples; others leave no trace.
+    """
+    return -advantage_N.clamp(min=0.0) * logp_N
+
+
+@policy_loss
+def nft(logp_N: Tensor, old_N: Tensor, advantage_N: Tensor, segment_N: Tensor, mask_N: Tensor, *, floor: float = 1.0) -> Tensor:
+    """Negative-aware fine-tuning (Chen et al. 2025, "Bridging supervised learning and RL", eq. 10), for rewards of 0 and 1.
+
+    Right answers: -A log rho. Wrong ones raise the likelihood of the policy that is left when the right answers are taken out:
+    -1/|A| log max((1 - r rho) / (1 - r), floor), the gradient passing through the maximum; a floor of 1 keeps tokens that
+    became likelier from gradients without bound. With the group's mean and spread the success rate r of the prompt is in the
+    advantage itself: r / (1 - r) = A^2 where A < 0, and the weight of the prompt, sqrt((1 - r) / r), is A of a right answer
+    and 1 / |A| of a wrong one (unbiased spreads make the odds (n - 1) / n of that).
+    """
+    log_ratio_N = logp_N - old_N
+    wrong_N = advantage_N < 0
+    left_N = torch.where(wrong_N, 1 - advantage_N.square() * (bounded_exp(log_ratio_N) - 1), 1.0)
+    floored_N = left_N.detach().clamp(min=floor)
+    through_N = floored_N.log() + (left_N - left_N.detach()) / floored_N
+    return torch.where(wrong_N, through_N / torch.where(wrong_N, advantage_N, 1.0), -advantage_N * log_ratio_N)
+
+
+@policy_loss
+def regress(
+    logp_N: Tensor, old_N: Tensor, advantage_N: Tensor, segment_N: Tensor, mask_N: Tensor, *, beta: float = 0.1
+) -> Tensor:
+    """beta / 2 (log-ratio of the sequence - A / beta)^2: the log-ratio regressed onto the tilted policy's, one sample at a time.
+
+    Kimi k1.5 (2025), sec. 2.3.2, with the group's mean reward for the log-partition; A is the mean over the sequence's trained
+    tokens. The factor makes the gradient at ratio 1 the plain policy gradient. A sequence with A = 0 says nothing and gives 0.
+    """
+    advantage_B = sequence_mean(advantage_N, segment_N, mask_N)
+    error_B = sequence_sum(logp_N - old_N, segment_N, mask_N) - advantage_B / beta
+    loss_B = torch.where(advantage_B == 0, 0.0, beta / 2 * error_B.square())
+    return (loss_B / sequence_length(segment_N, mask_N).clamp(min=1))[segment_N]

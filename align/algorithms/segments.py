@@ -57,15 +57,33 @@ def bounded_exp(log_ratio: Tensor) -> Tensor:
     return log_ratio.clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND).exp()
 
 
-def discounted_to_go(x_N: Tensor, segment_N: Tensor, decay: float) -> Tensor:
+def discounted_to_go(x_N: Tensor, segment_N: Tensor, decay: float | Tensor) -> Tensor:
     """y_t = x_t + decay * y_{t+1} within each sequence, in log2(longest sequence) passes over the flat run.
 
-    Pass k adds what the neighbour 2^k tokens on has gathered, so that sums are pairwise and nothing is padded.
+    `decay` is a number, or one per token that is the same throughout a sequence. Pass k adds what the neighbour 2^k tokens on
+    has gathered, so that sums are pairwise and nothing is padded.
     """
-    total_N, shift, factor = x_N, 1, decay
+    total_N, shift, factor_N = x_N, 1, torch.as_tensor(decay, dtype=x_N.dtype, device=x_N.device).expand(x_N.shape)
     longest = int(torch.bincount(segment_N).max()) if len(segment_N) else 0
     while shift < longest:
         reachable = torch.where(segment_N[shift:] == segment_N[:-shift], total_N[shift:], 0.0)
-        total_N = torch.cat([total_N[:-shift] + factor * reachable, total_N[-shift:]])
-        shift, factor = 2 * shift, factor * factor
+        total_N = torch.cat([total_N[:-shift] + factor_N[:-shift] * reachable, total_N[-shift:]])
+        shift, factor_N = 2 * shift, factor_N * factor_N
     return total_N
+
+
+def last_of_segment(segment_N: Tensor) -> Tensor:
+    """Which tokens are the last of their sequence."""
+    last_N = torch.ones_like(segment_N, dtype=torch.bool)
+    last_N[:-1] = segment_N[1:] != segment_N[:-1]
+    return last_N
+
+
+def last_trained(segment_N: Tensor, mask_N: Tensor) -> Tensor:
+    """Which tokens are the last trained one of their sequence."""
+    return torch.zeros_like(mask_N).masked_scatter(mask_N, last_of_segment(segment_N[mask_N]))
+
+
+def unpack(x: Tensor, mask_N: Tensor) -> Tensor:
+    """Values of the trained tokens alone, back in the flat batch, 0 elsewhere."""
+    return x.new_zeros(len(mask_N)).masked_scatter(mask_N, x)

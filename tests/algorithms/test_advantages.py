@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import partial
 
@@ -9,13 +10,18 @@ import pytest
 import torch
 
 from align.algorithms.advantages import (
+    distillation,
     gae,
     group_advantage,
+    length_adaptive_lambda,
+    min_form,
     opo,
+    pass_at_k_advantage,
     reinforce_plus_plus,
     reinforce_plus_plus_baseline,
     remax,
     scored_mask,
+    selection,
     whiten,
 )
 
@@ -229,3 +235,90 @@ def test_gae_bootstraps_truncated_sequences_when_asked():
 def test_scored_mask_drops_the_tokens_without_a_verdict():
     segment_N, mask_N = torch.tensor([0, 0, 1, 1, 2, 3]), torch.tensor([0, 1, 1, 1, 1, 1])
     assert scored_mask(rewards([1, NAN], [0, NAN]), segment_N, mask_N).tolist() == [False, True, False, False, True, False]
+
+
+def plain_pass_at_k(row, k):
+    """The definition: over all subsets of k of the samples that have a verdict."""
+    judged = [i for i, r in enumerate(row) if not math.isnan(r)]
+    subsets = [(subset, max(row[i] for i in subset)) for subset in itertools.combinations(judged, k)]
+    worths = [worth for _, worth in subsets]
+    if len(set(worths)) < 2:
+        return [0.0] * len(row)
+    mean = sum(worths) / len(worths)
+    spread = math.sqrt(sum((worth - mean) ** 2 for worth in worths) / len(worths))
+    with_it = {i: [worth for subset, worth in subsets if i in subset] for i in judged}
+    return [(sum(with_it[i]) / len(with_it[i]) - mean) / (spread + 1e-6) if i in with_it else 0.0 for i in range(len(row))]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 6])
+def test_pass_at_k_is_what_all_subsets_say(k):
+    table = torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(k))
+    table[1] = (table[1] > 0).double()  # right and wrong
+    table[2] = 0.1
+    table[3, 2] = table[3, 4] = NAN
+    table[4] = NAN
+    table[5] = torch.tensor([1, 0, 0, 0, 0, 0])
+    close(pass_at_k_advantage(table, k=k), [plain_pass_at_k(row, k) for row in table.tolist()])
+
+
+def test_pass_at_k_has_the_closed_form_of_the_paper():
+    n, wrong, k = 6, 4, 2
+    mean = 1 - math.comb(wrong, k) / math.comb(n, k)
+    spread = math.sqrt(mean * (1 - mean))
+    right = (1 - mean) / spread
+    left = (1 - mean - math.comb(wrong - 1, k - 1) / math.comb(n - 1, k - 1)) / spread
+    close(pass_at_k_advantage(rewards([1, 0, 0, 0, 1, 0]), k=k, eps=0.0), [[right, left, left, left, right, left]])
+
+
+def test_pass_at_k_without_a_difference_is_exactly_zero():
+    # one failure among 8: every pair holds a success; in float32, where sums of shares are not quite 1
+    table = torch.tensor([[1, 1, 1, 1, 1, 1, 1, 0], [0.1] * 8], dtype=torch.float32)
+    assert (pass_at_k_advantage(table, k=2) == 0).all()
+    assert pass_at_k_advantage(table, k=2).dtype == torch.float32
+    with pytest.raises(ValueError, match="k = 9"):
+        pass_at_k_advantage(table, k=9)
+
+
+def test_pass_at_1_is_the_group_advantage_with_a_biased_spread():
+    table = rewards([0.3, 1.0, 0.2, -1.0])
+    close(pass_at_k_advantage(table, k=1, eps=0.0), (table - table.mean()) / table.std(unbiased=False))
+
+
+def test_selection_by_hand():
+    table = rewards([1, 1, 0], [0.5, 0.5, 0.5], [NAN, 1, 2], [NAN, NAN, NAN])
+    close(selection(table, choose="best"), [[1, 0, 0], [0, 0, 0], [0, 0, 1], [0, 0, 0]])
+    close(selection(table, choose="correct"), [[1, 1, 0], [1, 1, 1], [0, 1, 1], [0, 0, 0]])
+    close(selection(table, choose="correct", threshold=0.5), [[1, 1, 0], [0, 0, 0], [0, 1, 1], [0, 0, 0]])
+    with pytest.raises(ValueError, match="worst"):
+        selection(table, choose="worst")  # type: ignore[arg-type]
+
+
+def test_min_form_by_hand():
+    # steps of 0.5, 0.2 and 0.9 with an untrained token between, and a token after the last step; a step at once; no step
+    step_rewards_N = torch.tensor([NAN, 0.5, NAN, 0.2, NAN, 0.9, NAN, NAN, 3.0, NAN], dtype=torch.float64)
+    segment_N, mask_N = torch.tensor([0] * 7 + [1, 1, 2]), torch.tensor([1, 1, 1, 1, 0, 1, 1, 1, 1, 1])
+    got = min_form(step_rewards_N, segment_N, mask_N)
+    close(got, [0.2, 0.2, 0.2, 0.2, 0, 0.9, 0.9, 3, 3, 0])
+    assert min_form(torch.zeros(0), torch.zeros(0).long(), torch.zeros(0)).shape == (0,)
+
+
+def test_distillation_by_hand():
+    teacher_N, old_N = torch.tensor([-1.0, NAN, -3.0]).double(), torch.tensor([-2.0, 0.0, -1.0]).double()
+    close(distillation(teacher_N, old_N, torch.zeros(3).long(), torch.tensor([1, 0, 1])), [1, 0, -2])
+
+
+def test_length_adaptive_lambda_by_hand():
+    segment_N = torch.tensor([0] * 40 + [1] * 5 + [2])
+    mask_N = torch.ones(46)
+    mask_N[45] = 0
+    close(length_adaptive_lambda(segment_N, mask_N, alpha=0.05), [0.5, 0.0, 0.0])
+    with pytest.raises(ValueError, match="alpha"):
+        length_adaptive_lambda(segment_N, mask_N, alpha=0.0)
+
+
+def test_gae_takes_a_lambda_per_sequence():
+    r_N, v_N = torch.randn(2, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    segment_N = torch.tensor([0, 0, 0, 1, 1, 1, 1])
+    got, _ = gae(r_N, v_N, segment_N, torch.ones(7), gamma=0.9, lam=torch.tensor([0.3, 0.8], dtype=torch.float64))
+    close(got[:3], plain_gae(r_N[:3].tolist(), v_N[:3].tolist(), 0.9, 0.3))
+    close(got[3:], plain_gae(r_N[3:].tolist(), v_N[3:].tolist(), 0.9, 0.8))

@@ -11,7 +11,7 @@ import torch
 
 from align.algorithms.advantages import scored_mask
 from align.algorithms.methods import METHODS, resolve
-from align.algorithms.names import LOSS_NAMES, REDUCTION_NAMES
+from align.algorithms.names import LOSS_NAMES, LOSS_SCOPE, REDUCTION_NAMES
 from align.algorithms.objective import objective
 from align.algorithms.policy_losses import POLICY_LOSSES
 from align.algorithms.reduce import Totals, reduce
@@ -42,11 +42,23 @@ def accumulate(step, pieces, loss_of):
     return total, gradient_N, sums
 
 
-def assert_invariant(step, loss_of):
+def loss_of_tokens(loss, part):
+    knobs = {"clip_cov": {"share": 0.2, "cov_low": 0.01}, "kl_cov": {"share": 0.2}}.get(loss, {})  # more than one token
+    tensors = (part.logp_N, part.old_N, part.advantage_N, part.segment_N, part.mask_N)
+    return POLICY_LOSSES[loss](*tensors, group_B=part.group_B, **knobs)
+
+
+def whole(pieces):
+    """A loss that looks at several sequences at once gets the step whole; only its order changes."""
+    return [[b for piece in pieces for b in piece]]
+
+
+def assert_invariant(step, loss_of, scope="sequence"):
     loss, gradient_N, stats = accumulate(step, [list(range(SEQUENCES))], loss_of)
     assert gradient_N.abs().sum() > 0
     for seed in range(3):
         for pieces in cuts(seed):
+            pieces = whole(pieces) if scope == "batch" else pieces
             other_loss, other_gradient_N, other_stats = accumulate(step, pieces, loss_of)
             assert other_loss == pytest.approx(loss, abs=1e-12)
             torch.testing.assert_close(other_gradient_N, gradient_N, rtol=0, atol=1e-12)
@@ -60,18 +72,62 @@ def test_every_loss_with_every_reduction(make_step, loss, mode):
     totals = Totals.of(step.segment_N, step.mask_N, step.group_B, norm_length=8)
 
     def loss_of(part):
-        loss_N = POLICY_LOSSES[loss](part.logp_N, part.old_N, part.advantage_N, part.segment_N, part.mask_N)
+        loss_N = loss_of_tokens(loss, part)
         return reduce(loss_N, part.segment_N, part.mask_N, mode, totals, part.group_B), {}
 
-    assert_invariant(step, loss_of)
+    assert_invariant(step, loss_of, LOSS_SCOPE[loss])
+
+
+@pytest.mark.parametrize("loss", ["rebel", "copg", "opmd"])
+def test_losses_that_compare_the_samples_of_a_prompt_may_be_cut_between_prompts(make_step, loss):
+    step = make_step()
+    totals = Totals.of(step.segment_N, step.mask_N, step.group_B)
+
+    def loss_of(part):
+        loss_N = loss_of_tokens(loss, part)
+        return reduce(loss_N, part.segment_N, part.mask_N, "sequence_sum", totals), {}
+
+    value, gradient_N, _ = accumulate(step, [list(range(SEQUENCES))], loss_of)
+    other, other_gradient_N, _ = accumulate(step, [[9, 8, 11, 10], [*range(4), *range(4, 8)]], loss_of)
+    assert other == pytest.approx(value, abs=1e-12)
+    torch.testing.assert_close(other_gradient_N, gradient_N, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("mode", REDUCTION_NAMES)
+def test_untrained_tokens_and_the_padding_of_them_change_nothing(make_step, loss, mode):
+    """The same step without its untrained tokens: loss, gradient and totals are those of the trained ones alone."""
+    step = make_step()
+    totals = Totals.of(step.segment_N, step.mask_N, step.group_B, norm_length=8)
+
+    def loss_of(part):
+        loss_N = loss_of_tokens(loss, part)
+        return reduce(loss_N, part.segment_N, part.mask_N, mode, totals, part.group_B)
+
+    names = ("logp_N", "old_N", "advantage_N", "segment_N", "mask_N")
+    bare = replace(step, **{name: getattr(step, name)[step.mask_N] for name in names})
+    full_step, bare_step = step.leaf(), bare.leaf()
+    full, alone = loss_of(full_step), loss_of(bare_step)
+    assert full.item() == pytest.approx(alone.item(), abs=1e-12)
+    gradient_N = torch.autograd.grad(full, full_step.logp_N)[0]
+    torch.testing.assert_close(gradient_N[step.mask_N], torch.autograd.grad(alone, bare_step.logp_N)[0], rtol=0, atol=1e-12)
+    assert (gradient_N[~step.mask_N] == 0).all()
+
+
+def signals(method, step):
+    """What the method's advantage needs beside rewards, made of the step's numbers."""
+    prompts = len(step.group_B.unique())
+    greedy_P = torch.linspace(-0.5, 0.5, 3, dtype=torch.float64)[step.group_B.unique_consecutive()][:prompts]
+    given = {"critic": {"values_N": step.entropy_N}, "greedy": {"greedy_P": greedy_P}}
+    given |= {"teacher": {"teacher_N": step.ref_N, "old_N": step.old_N}}
+    return {name: value for need in method.needs if need in given for name, value in given[need].items()}
 
 
 def with_advantages(step, method, rewards_PG):
     """The step as a training loop would make it: samples without a verdict leave the mask."""
-    kl_N = step.old_N - step.ref_N
-    mask_N = scored_mask(rewards_PG, step.segment_N, step.mask_N)
-    advantage_N = method.advantages(rewards_PG, kl_N, step.segment_N, step.mask_N)
-    return replace(step, mask_N=mask_N, advantage_N=advantage_N)
+    step = replace(step, mask_N=scored_mask(rewards_PG, step.segment_N, step.mask_N))
+    credit = method.credit(rewards_PG, step.old_N - step.ref_N, step.segment_N, step.mask_N, **signals(method, step))
+    return replace(step, mask_N=credit.mask_N, advantage_N=credit.advantage_N)
 
 
 def method_loss(method, step, totals):
@@ -101,16 +157,17 @@ def rewards_with_holes():
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method(make_step, name, mismatch):
     correction = mismatch and {"mode": mismatch, "low": 0.5, "high": 2.0}
-    method = resolve(name, entropy_coefficient=0.01, mismatch=correction)
+    method = resolve(name, entropy_coefficient=0.01, mismatch=correction, **({"pass_k": 2} if name == "pass@k" else {}))
     step = with_advantages(make_step(), method, rewards_with_holes())
     totals = Totals.of(step.segment_N, step.mask_N, step.group_B, norm_length=8)
-    assert (totals.sequences, totals.prompts) == (6, 2)
-    assert_invariant(step, lambda part: method_loss(method, part, totals))
+    if method.advantage != "selection":
+        assert (totals.sequences, totals.prompts) == (6, 2)
+    assert_invariant(step, lambda part: method_loss(method, part, totals), method.scope)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_sample_without_a_verdict_is_as_if_it_were_not_there(make_step, name):
-    method, rewards_PG = resolve(name), rewards_with_holes()[:2]
+    method, rewards_PG = resolve(name, **({"pass_k": 2} if name == "pass@k" else {})), rewards_with_holes()[:2]
     whole = with_advantages(make_step().select(range(8)), method, rewards_PG)
     totals = Totals.of(whole.segment_N, whole.mask_N, whole.group_B, norm_length=8)
     keep = [b for b in range(8) if b not in (2, 4)]

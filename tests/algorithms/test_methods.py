@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, fields
 from typing import get_args
 
 import pytest
-import torch
 
 from align.algorithms.bundle import KL, Correction
+from align.algorithms.entropy import AdaptiveEntropy, FixedEntropy
 from align.algorithms.kl import AdaptiveKL, FixedKL
 from align.algorithms.methods import METHODS, resolve
-from align.algorithms.names import METHOD_LOSSES, METHOD_NAMES, MISMATCH_MODES, REDUCTION_NAMES
+from align.algorithms.names import (
+    ADVANTAGE_NAMES,
+    ADVANTAGE_NEEDS,
+    METHOD_ADVANTAGES,
+    METHOD_LOSSES,
+    METHOD_NAMES,
+    MISMATCH_MODES,
+    REDUCTION_NAMES,
+    UNGROUPED_ADVANTAGES,
+)
 from align.recipe.schema import Algorithm, Mismatch, Overlong
 
 
@@ -26,6 +34,8 @@ def as_overrides(**keys):
 def test_names_without_torch_are_those_of_the_registries():
     assert tuple(METHODS) == METHOD_NAMES
     assert {name: method.loss for name, method in METHODS.items()} == METHOD_LOSSES
+    assert {name: method.advantage for name, method in METHODS.items()} == METHOD_ADVANTAGES
+    assert set(ADVANTAGE_NEEDS) | set(UNGROUPED_ADVANTAGES) <= set(ADVANTAGE_NAMES)
     assert set(REDUCTION_NAMES) == set(get_args(get_args(Algorithm.model_fields["reduce"].annotation)[0]))
     assert set(MISMATCH_MODES) == set(get_args(Mismatch.model_fields["mode"].annotation))
 
@@ -40,6 +50,23 @@ def test_names_without_torch_are_those_of_the_registries():
         ("cispo", ("group", "mean", "group_std", "cispo", "token_mean", None)),
         ("rloo", ("group", "leave_one_out", "none", "importance", "sequence_sum", ("k1", "reward"))),
         ("reinforce", ("group", "none", "none", "reinforce", "token_mean", ("k1", "reward"))),
+        ("ppo", ("gae", "none", "none", "clip", "token_mean", ("k1", "reward"))),
+        ("remax", ("remax", "none", "none", "reinforce", "sequence_sum", ("k1", "reward"))),
+        ("raft", ("selection", "none", "none", "raft", "token_mean", None)),
+        ("expert_iteration", ("selection", "none", "none", "raft", "token_mean", None)),
+        ("nft", ("group", "mean", "group_std", "nft", "token_mean", None)),
+        ("opo", ("opo", "none", "none", "reinforce", "sequence_sum", None)),
+        ("topr", ("group", "mean", "none", "tapered", "sequence_sum", None)),
+        ("gmpo", ("group", "mean", "group_std", "gmpo", "sequence_mean", None)),
+        ("sapo", ("group", "mean", "group_std", "sapo", "sequence_mean", None)),
+        ("dppo", ("group", "mean", "group_std", "dppo", "token_mean", None)),
+        ("clip_cov", ("group", "mean", "group_std", "clip_cov", "token_mean", None)),
+        ("kl_cov", ("group", "mean", "group_std", "kl_cov", "token_mean", None)),
+        ("rebel", ("group", "mean", "none", "rebel", "sequence_sum", None)),
+        ("copg", ("group", "mean", "none", "copg", "sequence_sum", ("k1", "reward"))),
+        ("opmd", ("group", "mean", "none", "opmd", "sequence_sum", None)),
+        ("pass@k", ("pass@k", "none", "none", "clip", "token_mean", None)),
+        ("distill", ("distill", "none", "none", "importance", "token_mean", None)),
         ("reinforce++", ("reinforce++", "none", "none", "clip", "token_mean", ("k1", "reward"))),
         ("reinforce++_baseline", ("reinforce++_baseline", "mean", "none", "clip", "token_mean", ("k2", "loss"))),
     ],
@@ -72,6 +99,8 @@ def test_every_key_of_the_schema_is_understood():
             knobs={"eps_low": 0.1}, reduce="sequence_sum_norm", norm_length=128, beta=0.2, kl="k2", kl_in="reward", kl_target=0.5,
             kl_horizon=77, entropy_coefficient=0.01, mismatch=Mismatch(mode="token_mask", low=0.1, high=3.0),
             dynamic_sampling=True, max_resamples=3, overlong=Overlong(), mask_truncated=True,
+            entropy_mask=0.2, entropy_target=0.3, reference={"every": 50, "mix": 0.5}, demonstrations={"mode": "mixture"},
+            macro_actions={"by": "sentence"},
         ),
     )  # fmt: skip
     assert method.describe() == {
@@ -79,14 +108,28 @@ def test_every_key_of_the_schema_is_understood():
         "advantage": "group",
         "baseline": "leave_one_out",
         "scale": "batch_std",
+        "pass_k": 4,
+        "choose": "best",
+        "threshold": 0.0,
+        "gamma": 1.0,
+        "lam": 0.95,
+        "length_adaptive_lambda": None,
+        "critic_lam": None,
+        "bootstrap_truncated": False,
+        "teacher_coefficient": 0.0,
+        "macro_actions": {"by": "sentence", "length": 5},
         "loss": "clip",
         "knobs": {"eps_low": 0.1, "eps_high": 0.3, "dual_clip": 4.0},
+        "demonstrations": {"mode": "mixture", "gamma": None, "vocabulary": None},
         "reduce": "sequence_sum_norm",
         "norm_length": 128,
-        "kl": {"kind": "k2", "where": "reward", "beta": 0.2, "target": 0.5, "horizon": 77},
-        "gamma": 1.0,
-        "entropy_coefficient": 0.01,
+        "entropy_mask": 0.2,
         "mismatch": {"mode": "token_mask", "low": 0.1, "high": 3.0},
+        "kl": {"kind": "k2", "where": "reward", "beta": 0.2, "target": 0.5, "horizon": 77},
+        "reference": {"every": 50, "mix": 0.5, "reset_optimizer": False},
+        "entropy_coefficient": 0.01,
+        "entropy_target": 0.3,
+        "entropy_increment": 0.005,
         "dynamic_sampling": True,
         "max_resamples": 3,
         "overlong": True,
@@ -171,6 +214,30 @@ def test_mismatch_and_overlong_come_as_objects_or_mappings():
         ("reinforce++_baseline", {"scale": "group_std"}, "whitens"),
         ("reinforce", {"scale": "group_std"}, "baseline"),
         ("grpo", {"gamma": 0.9}, "gamma"),
+        ("grpo", {"advantage": "gea"}, "did you mean gae"),
+        ("opo", {"baseline": "mean"}, "no effect on the advantage opo"),
+        ("grpo", {"advantage": "opo", "scale": "group_std"}, "without a baseline"),
+        ("grpo", {"advantage": "min_form", "scale": "group_std"}, "min_form has no scale"),
+        ("grpo", {"pass_k": 2}, "belongs to pass@k"),
+        ("grpo", {"choose": "best"}, "belongs to selection"),
+        ("raft", {"choose": "bset"}, "did you mean best"),
+        ("grpo", {"lam": 0.9}, "belongs to gae"),
+        ("ppo", {"lam": 1.5}, "share"),
+        ("ppo", {"length_adaptive_lambda": 0.0}, "above 0"),
+        ("pass@k", {"pass_k": 0}, "above 0"),
+        ("grpo", {"entropy_mask": 0.0}, "share"),
+        ("grpo", {"entropy_target": -1.0}, "above 0"),
+        ("grpo", {"entropy_target": 1.0, "entropy_coefficient": -0.1}, "at least 0"),
+        ("grpo", {"macro_actions": {"by": "word"}}, "macro action"),
+        ("grpo", {"macro_actions": {"lenght": 3}}, "did you mean length"),
+        ("grpo", {"demonstrations": {"mode": "shape"}}, "did you mean shaped"),
+        ("grpo", {"reference": {"every": 0}}, "reference.every"),
+        ("grpo", {"reference": {"every": 5, "mix": 1.5}}, "reference.mix"),
+        ("dapo", {"reference": {"every": 5}}, "give beta"),
+        ("dr_grpo", {"loss": "nft"}, "scale group_std"),
+        ("distill", {"beta": 0.1, "kl_in": "reward"}, "put it into the loss"),
+        ("kl_cov", {"knobs": {"share": -0.1}}, "at least 0"),
+        ("rebel", {"knobs": {"beta": 0.0}}, "above 0"),
         ("grpo", {"norm_length": 5}, "sequence_sum_norm"),
         ("grpo", {"mismatch": {"mode": "token", "low": 0.5, "high": 2.0}}, "did you mean token_mask"),
         ("grpo", {"mismatch": {"mode": "token_mask", "low": 3.0, "high": 2.0}}, "leaves none"),
@@ -181,57 +248,42 @@ def test_what_does_not_fit_is_refused(name, overrides, says):
         resolve(name, **overrides)
 
 
-def test_gamma_belongs_to_reinforce_plus_plus():
+def test_gamma_belongs_to_methods_with_time_steps():
     assert resolve("reinforce++", gamma=0.9).gamma == 0.9
+    assert resolve("ppo", gamma=0.9, lam=0.8, critic_lam=1.0).critic_lam == 1.0
 
 
-SEGMENT_N, MASK_N = torch.tensor([0, 0, 1, 2, 2, 3]), torch.tensor([1, 0, 1, 1, 1, 1])
-REWARDS_PG = torch.tensor([[1.0, 0.0], [2.0, math.nan]], dtype=torch.float64)
-KL_N = torch.tensor([0.5, math.nan, 0.25, 1.0, 2.0, 3.0], dtype=torch.float64)
+def test_another_advantage_brings_its_own_baseline():
+    assert (resolve("grpo", advantage="opo").baseline, resolve("grpo", advantage="opo").scale) == ("none", "none")
+    assert (resolve("raft", advantage="group").baseline, resolve("raft", advantage="group").scale) == ("mean", "none")
+    assert resolve("raft", advantage="group", scale="group_std").scale == "group_std"
+    assert resolve("grpo", advantage="min_form", baseline="leave_one_out").baseline == "leave_one_out"
 
 
-def test_group_advantages_are_spread_over_trained_tokens():
-    got = resolve("dr_grpo").advantages(REWARDS_PG, None, SEGMENT_N, MASK_N)
-    assert got.tolist() == [0.5, 0, -0.5, 0, 0, 0]
+def test_what_a_method_needs_of_a_step():
+    assert resolve("dapo").needs == frozenset()
+    assert resolve("ppo").needs == {"critic", "old"}
+    assert resolve("ppo", beta=0.0).needs == {"critic"}
+    assert resolve("remax", beta=0.0).needs == {"greedy"}
+    assert resolve("distill").needs == {"teacher", "old"}
+    assert resolve("dapo", teacher_coefficient=0.5).needs == {"teacher", "old"}
+    assert resolve("dapo", entropy_mask=0.2, macro_actions={"by": "sentence"}).needs == {"entropy", "sentences"}
 
 
-def test_kl_in_the_reward_goes_before_the_baseline():
-    # rewards 1 - 0.1 * 0.5 and 0 - 0.1 * 0.25, each minus the other
-    got = resolve("rloo").advantages(REWARDS_PG, KL_N, SEGMENT_N, MASK_N, 0.1)
-    torch.testing.assert_close(got, torch.tensor([0.975, 0, -0.975, 0, 0, 0], dtype=torch.float64))
-    # without a baseline, and with the method's own coefficient of 0.05: 2 - 0.05 * 3 in the second prompt
-    got = resolve("reinforce").advantages(REWARDS_PG, KL_N, SEGMENT_N, MASK_N)
-    torch.testing.assert_close(got, torch.tensor([0.975, 0, -0.0125, 1.85, 1.85, 0], dtype=torch.float64))
+def test_the_scope_of_a_method_is_that_of_its_loss():
+    assert (resolve("dapo").scope, resolve("gspo").scope, resolve("rebel").scope) == ("token", "sequence", "batch")
+    assert resolve("dapo", macro_actions={"length": 3}).scope == "sequence"
+    assert resolve("kl_cov", macro_actions={"length": 3}).scope == "batch"
 
 
-def test_kl_in_the_loss_leaves_advantages_alone():
-    assert torch.equal(
-        resolve("grpo").advantages(REWARDS_PG, KL_N, SEGMENT_N, MASK_N, 9.0),
-        resolve("grpo").advantages(REWARDS_PG, None, SEGMENT_N, MASK_N),
-    )
+def test_the_schedule_of_the_reference():
+    schedule = resolve("grpo", reference={"every": 3, "mix": 0.25}).reference
+    assert schedule is not None
+    assert [schedule.share(step) for step in range(1, 7)] == [0, 0, 0.25, 0, 0, 0.25]
 
 
-@pytest.mark.parametrize("name", METHOD_NAMES)
-def test_equal_rewards_give_exactly_nothing(name):
-    rewards_PG = torch.full((2, 2), 0.1)
-    method = resolve(name, beta=0.0, **({"baseline": "mean"} if name == "reinforce" else {}))
-    assert (method.advantages(rewards_PG, None, SEGMENT_N, MASK_N) == 0).all()
-
-
-@pytest.mark.parametrize("name", METHOD_NAMES)
-def test_without_a_verdict_there_is_no_advantage(name):
-    method, random = resolve(name, beta=0.0), torch.Generator().manual_seed(1)
-    segment_N, mask_N = torch.arange(12) // 2, torch.ones(12)
-    rewards_PG = torch.randn(2, 3, generator=random, dtype=torch.float64)
-    rewards_PG[0, 1] = math.nan
-    got = method.advantages(rewards_PG, None, segment_N, mask_N)
-    assert got.isfinite().all()
-    assert (got[segment_N == 1] == 0).all()
-    assert (got[segment_N != 1] != 0).all()
-
-
-def test_needs_are_said():
-    with pytest.raises(ValueError, match="kl_N"):
-        resolve("rloo").advantages(REWARDS_PG, None, SEGMENT_N, MASK_N)
-    with pytest.raises(ValueError, match="rewards_PG"):
-        resolve("grpo").advantages(REWARDS_PG[:1], None, SEGMENT_N, MASK_N)
+def test_the_entropy_bonus_makes_its_controller():
+    assert isinstance(resolve("grpo").entropy_controller(), FixedEntropy)
+    assert resolve("grpo", entropy_coefficient=0.1).entropy_controller().coefficient == 0.1
+    assert isinstance(resolve("grpo", entropy_target=0.5).entropy_controller(), AdaptiveEntropy)
+    assert [resolve("grpo").entropy_gradient, resolve("grpo", entropy_target=0.5).entropy_gradient] == [False, True]

@@ -10,6 +10,7 @@ import torch
 from align.algorithms.kl import kl_estimate
 from align.algorithms.methods import resolve
 from align.algorithms.mismatch import mismatch_weight
+from align.algorithms.modifiers import entropy_mask
 from align.algorithms.objective import objective
 from align.algorithms.policy_losses import POLICY_LOSSES
 from align.algorithms.reduce import Totals, reduce
@@ -112,8 +113,41 @@ def test_stats_carry_no_gradient_and_name_what_was_given(make_step):
     assert not {"kl", "entropy"} & set(compute(BARE, step)[1])
 
 
+def test_an_entropy_mask_takes_the_policy_loss_and_leaves_the_rest(make_step):
+    step, method = make_step().leaf(), resolve("grpo", entropy_mask=0.5, entropy_coefficient=0.1)
+    keep_N = entropy_mask(step.entropy_N, step.mask_N, 0.5)
+    given = {"ref_N": step.ref_N, "entropy_N": step.entropy_N}
+    got, _ = compute(method, step, weight_N=keep_N.double(), **given)
+    policy_N = POLICY_LOSSES["clip"](step.logp_N, step.old_N, step.advantage_N, step.segment_N, step.mask_N)
+    expected_N = policy_N * keep_N + 0.04 * kl_estimate(step.logp_N, step.ref_N, "k3") - 0.1 * step.entropy_N
+    totals = Totals.of(step.segment_N, step.mask_N)
+    torch.testing.assert_close(got, reduce(expected_N, step.segment_N, step.mask_N, "sequence_mean", totals))
+    assert 0 < int(keep_N.sum()) < int(step.mask_N.sum())
+
+
+def test_the_entropy_coefficient_of_the_step_replaces_the_method_s(make_step):
+    step = make_step()
+    own, _ = compute(resolve("dapo", entropy_coefficient=0.3), step, entropy_N=step.entropy_N)
+    given, _ = compute(resolve("dapo", entropy_target=1.0), step, entropy_N=step.entropy_N, entropy_coefficient=0.3)
+    assert own == given != compute(BARE, step)[0]
+
+
+def test_groups_reach_the_losses_that_compare(make_step):
+    step = make_step()
+    together, _ = compute(resolve("rebel"), step, group_B=None)
+    apart, _ = compute(resolve("rebel"), step)
+    loss_N = POLICY_LOSSES["rebel"](step.logp_N, step.old_N, step.advantage_N, step.segment_N, step.mask_N, group_B=step.group_B)
+    totals = Totals.of(step.segment_N, step.mask_N)
+    assert apart == reduce(loss_N, step.segment_N, step.mask_N, "sequence_sum", totals)
+    assert apart != together
+
+
 def test_needs_are_said(make_step):
     step = make_step()
+    with pytest.raises(ValueError, match="weight_N"):
+        compute(resolve("dapo", entropy_mask=0.2), step)
+    with pytest.raises(ValueError, match="ends_N"):
+        compute(resolve("dapo", macro_actions={"by": "sentence"}), step)
     with pytest.raises(ValueError, match="ref_N"):
         compute(resolve("grpo"), step)
     with pytest.raises(ValueError, match="entropy_N"):

@@ -11,7 +11,7 @@ import torch
 
 from align.algorithms.clipping import clipped_tokens
 from align.algorithms.methods import default_knobs
-from align.algorithms.names import LOSS_KNOBS, LOSS_NAMES
+from align.algorithms.names import LOSS_KNOBS, LOSS_NAMES, LOSS_SCOPE
 from align.algorithms.policy_losses import POLICY_LOSSES
 
 
@@ -31,7 +31,7 @@ def run(name, logp, old, advantage, segment=None, mask=None, **knobs):
 
 
 def test_names_and_knobs_without_torch_are_those_of_the_registry():
-    assert tuple(POLICY_LOSSES) == LOSS_NAMES
+    assert set(POLICY_LOSSES) == set(LOSS_NAMES) == set(LOSS_SCOPE)
     assert {name: tuple(default_knobs(name)) for name in POLICY_LOSSES} == LOSS_KNOBS
     for fn in POLICY_LOSSES.values():
         assert list(inspect.signature(fn).parameters)[:5] == ["logp_N", "old_N", "advantage_N", "segment_N", "mask_N"]
@@ -122,19 +122,88 @@ def test_dppo_by_hand():
     close(gradient_N, [0.0, 1.4, -0.6, 0.0, -5.0])
 
 
+def test_raft_by_hand():
+    loss_N, gradient_N = run("raft", [-0.5, -2.0, -3.0], [-1.0, -1.0, -1.0], [1.0, 0.0, -2.0])
+    close(loss_N, [0.5, 0.0, 0.0])
+    close(gradient_N, [-1.0, 0.0, 0.0])
+
+
+def test_nft_by_hand():
+    # success rates 1/5 of the wrong answer's prompt: its A is -sqrt(0.2 / 0.8) = -1/2, the right one's sqrt(0.8 / 0.2) = 2
+    r, rho = 0.2, [0.5, 1.5, 0.5]
+    loss_N, gradient_N = run("nft", [log(x) for x in rho], [0.0] * 3, [-0.5, -0.5, 2.0], floor=0.5)
+    left = [(1 - r * x) / (1 - r) for x in rho[:2]]
+    close(loss_N, [-2 * log(left[0]), -2 * log(left[1]), -2 * log(0.5)])
+    close(gradient_N, [2 * (r * rho[0] / (1 - r)) / left[0], 2 * (r * rho[1] / (1 - r)) / left[1], -2.0])
+    # the floor holds the value and the denominator of the gradient, not its numerator
+    loss_N, gradient_N = run("nft", [log(1.5)], [0.0], [-0.5], floor=1.0)
+    close(loss_N, [0.0])
+    close(gradient_N, [2 * (r * 1.5 / (1 - r))])
+
+
+def test_nft_is_grpo_s_gradient_on_policy():
+    """With the spread that the paper uses (biased), right and wrong answers get sqrt((1-r)/r) and -sqrt(r/(1-r))."""
+    right, wrong = 3, 5
+    r = right / (right + wrong)
+    a, b = math.sqrt((1 - r) / r), -math.sqrt(r / (1 - r))
+    _, gradient_N = run("nft", [-1.0] * 8, [-1.0] * 8, [a] * right + [b] * wrong)
+    close(gradient_N, [-a] * right + [-b] * wrong)
+
+
+def test_regress_by_hand():
+    # sequence 0: log-ratio 0.3 - 0.1 (an untrained token between), A 0.5, beta 0.5: 0.25 (0.2 - 1)^2 = 0.16 on two tokens
+    loss_N, gradient_N = run(
+        "regress", [0.3, 9.0, -0.1, 0.7], [0.0] * 4, [0.5, 9.0, 0.5, 0.0], segment=[0, 0, 0, 1], mask=[1, 0, 1, 1], beta=0.5
+    )
+    close(loss_N, [0.08, 0, 0.08, 0])
+    close(gradient_N, [0.5 * (0.2 - 1), 0, 0.5 * (0.2 - 1), 0])
+
+
+def expected_at_ratio_one(name, advantage):
+    """Minus the gradient at ratio 1 of single-token sequences that are one group."""
+    n, total = len(advantage), sum(advantage)
+    if name in ("rebel", "copg"):  # the mean of the others is the baseline
+        return [a - (total - a) / (n - 1) for a in advantage]
+    if name == "opmd":  # tau = 1: the log of the mean exp(A) is the baseline
+        return [a - log(sum(map(exp, advantage)) / n) for a in advantage]
+    return [max(a, 0.0) for a in advantage] if name == "raft" else advantage
+
+
 @pytest.mark.parametrize("name", POLICY_LOSSES)
 def test_at_ratio_one_the_gradient_is_the_policy_gradient(name):
     logp, advantage = [-0.1, -1.0, -3.0, -0.7], [1.5, -2.0, 0.5, 0.0]
     segments = [0, 1, 2, 3]  # one token each, where sequence and token losses coincide
-    _, gradient_N = run(name, logp, logp, advantage, segment=segments)
-    close(gradient_N, [-a for a in advantage])
+    knobs = {"share": 0.0} if name == "clip_cov" else {}  # it drops tokens at any ratio
+    _, gradient_N = run(name, logp, logp, advantage, segment=segments, **knobs)
+    close(gradient_N, [-a for a in expected_at_ratio_one(name, advantage)])
 
 
-@pytest.mark.parametrize("name", ["clip", "importance", "gspo", "cispo", "sapo", "tapered", "dppo", "reinforce"])
+@pytest.mark.parametrize(
+    "name", ["clip", "importance", "gspo", "cispo", "sapo", "tapered", "dppo", "reinforce", "nft", "regress", "kl_cov"]
+)
 def test_at_ratio_one_every_token_of_a_sequence_carries_its_own_gradient(name):
     logp, advantage = [-0.1, -1.0, -3.0], [-1.5, -1.5, -1.5]
     _, gradient_N = run(name, logp, logp, advantage)
     close(gradient_N, [1.5, 1.5, 1.5])
+
+
+@pytest.mark.parametrize("name", POLICY_LOSSES)
+def test_without_an_advantage_there_is_exactly_nothing(name, make_step):
+    step = make_step(spread=2.0).leaf()
+    loss_N = POLICY_LOSSES[name](step.logp_N, step.old_N, torch.zeros_like(step.advantage_N), step.segment_N, step.mask_N)
+    assert (loss_N == 0).all()
+    assert (torch.autograd.grad(loss_N.sum(), step.logp_N)[0] == 0).all()
+
+
+@pytest.mark.parametrize("name", POLICY_LOSSES)
+def test_a_group_without_an_advantage_has_no_gradient_beside_others(name, make_step):
+    step = make_step(spread=2.0).leaf()
+    silent_N = step.group_B[step.segment_N] == 1
+    advantage_N = torch.where(silent_N, 0.0, step.advantage_N)
+    loss_N = POLICY_LOSSES[name](step.logp_N, step.old_N, advantage_N, step.segment_N, step.mask_N, group_B=step.group_B)
+    gradient_N = torch.autograd.grad(loss_N.sum(), step.logp_N)[0]
+    assert (gradient_N[silent_N] == 0).all()
+    assert gradient_N[~silent_N].abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", POLICY_LOSSES)
@@ -165,7 +234,7 @@ def test_no_gradient_reaches_the_old_policy(name, make_step):
 @pytest.mark.parametrize("name", POLICY_LOSSES)
 @pytest.mark.parametrize("log_ratio", [-500.0, 500.0])
 def test_extreme_ratios_stay_finite(name, log_ratio):
-    loss_N, gradient_N = run(name, [min(log_ratio, 0.0)] * 2, [min(-log_ratio, 0.0)] * 2, [1.0, -1.0])
+    loss_N, gradient_N = run(name, [min(log_ratio, 0.0)] * 2, [min(-log_ratio, 0.0)] * 2, [1.0, -1.0], segment=[0, 1])
     assert loss_N.isfinite().all()
     assert gradient_N.isfinite().all()
 
@@ -177,7 +246,7 @@ def test_log_ratios_are_clamped_at_20():
 
 @pytest.mark.parametrize("name", POLICY_LOSSES)
 def test_a_numerical_failure_of_the_policy_is_not_hidden(name):
-    assert run(name, [math.nan, -1.0], [-1.0, -1.0], [1.0, 1.0])[0][0].isnan()
+    assert run(name, [math.nan, -1.0], [-1.0, -1.0], [1.0, 2.0], segment=[0, 1])[0][0].isnan()
 
 
 def test_half_precision_is_computed_in_float32():
@@ -206,6 +275,7 @@ def test_tensors_that_do_not_fit_are_named():
         ("dppo", {"delta": 0.05}, [0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0]),
         ("sapo", {"tau_pos": 1.0, "tau_neg": 1.0}, [0] * 6, [0] * 6),
         ("reinforce", {}, [0] * 6, [0] * 6),
+        ("clip_cov", {"eps_low": 0.2, "eps_high": 0.28, "share": 0.0}, [0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0]),
     ],
 )
 def test_clipped_tokens_by_hand(name, knobs, low, high):

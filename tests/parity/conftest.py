@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from contextlib import nullcontext
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,64 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Padded:
-    """Sequences as trl lays them out, [B, T] with `mask_BT`, and `flat` to bring any of its tensors into our layout."""
-
-    logp_BT: Tensor
-    old_BT: Tensor
-    ref_BT: Tensor
-    sampler_BT: Tensor
-    advantage_B: Tensor
-    mask_BT: Tensor
-
-    def flat(self, x_BT: Tensor) -> Tensor:
-        """Padding goes; untrained tokens inside a sequence stay, as they do in our batches."""
-        inside_BT = torch.arange(self.mask_BT.shape[1]) < self.length_B[:, None]
-        return x_BT[inside_BT]
-
-    @property
-    def entropy_BT(self) -> Tensor:
-        """Any function of the policy, to have a gradient."""
-        return -self.logp_BT * self.logp_BT.exp()
-
-    @property
-    def length_B(self) -> Tensor:
-        position_T = torch.arange(1, self.mask_BT.shape[1] + 1)
-        return (position_T * self.mask_BT).amax(1)
-
-    @property
-    def segment_N(self) -> Tensor:
-        return torch.repeat_interleave(torch.arange(len(self.mask_BT)), self.length_B)
-
-    @property
-    def advantage_N(self) -> Tensor:
-        return self.advantage_B[self.segment_N]
+from tests.parity.padded import Padded
 
 
 @pytest.fixture(params=[0, 1, 2])
 def padded(request: pytest.FixtureRequest) -> Padded:
     """Eight sequences of up to 11 tokens, with untrained tokens between trained ones."""
-    random = torch.Generator().manual_seed(request.param)
-    shape = (8, 11)
-
-    def normal() -> Tensor:
-        return torch.randn(shape, generator=random, dtype=torch.float64)
-
-    length_B = torch.randint(2, shape[1] + 1, (shape[0],), generator=random)
-    mask_BT = (torch.arange(shape[1]) < length_B[:, None]) & (torch.rand(shape, generator=random) < 0.8)
-    mask_BT[:, 0] = True
-    old_BT = -normal().abs() - 0.05
-    logp_BT = (old_BT + 0.3 * normal()).requires_grad_()
-    return Padded(
-        logp_BT=logp_BT,
-        old_BT=old_BT,
-        ref_BT=old_BT + 0.3 * normal(),
-        sampler_BT=old_BT + 0.3 * normal(),
-        advantage_B=torch.randn(shape[0], generator=random, dtype=torch.float64),
-        mask_BT=mask_BT.long(),
-    )
+    return Padded.draw(request.param)
 
 
 class Alone:

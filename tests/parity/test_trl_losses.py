@@ -6,11 +6,14 @@ the two must be the same. Every remaining difference of convention is named in t
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 from align.algorithms.methods import resolve
 from align.algorithms.mismatch import mismatch_weight
+from align.algorithms.modifiers import entropy_mask
 from align.algorithms.objective import objective
 from align.algorithms.reduce import Totals
 
@@ -142,3 +145,17 @@ def test_metrics(padded, trl_trainer, trl_inputs, name):
         assert float(stats[key]) == pytest.approx(metrics[key], abs=1e-6)
     assert metrics["clip_ratio/low_mean"] > 0
     assert metrics["clip_ratio/high_mean"] > 0
+
+
+def test_entropy_mask_drops_the_policy_loss_and_not_the_kl(padded, trl_trainer, trl_inputs):
+    """Dropped tokens stay in the denominator of both; trl decides within its micro-batch, we before the step."""
+    trainer = trl_trainer(padded, loss_type="dapo", beta=0.1, top_entropy_quantile=0.4)
+    trainer.accelerator.pad_across_processes = lambda x, **_: x
+    entropy_BT = padded.entropy_BT.detach()
+    trainer.get_high_entropy_mask = partial(grpo_trainer.GRPOTrainer.get_high_entropy_mask, trainer)
+    kept = trainer.get_high_entropy_mask(entropy_BT, padded.mask_BT, 0.6)
+    method = resolve("dapo", epsilon=0.2, beta=0.1, entropy_mask=int(kept.sum()) / int(padded.mask_BT.sum()))
+    weight_N = entropy_mask(padded.flat(entropy_BT), padded.flat(padded.mask_BT), method.entropy_mask)
+    first = ours(method, padded, weight_N=weight_N)
+    assert_same(first, theirs(trainer, padded, trl_inputs))
+    assert abs(first[0] - ours(resolve("dapo", epsilon=0.2, beta=0.1), padded)[0]) > 1e-4
