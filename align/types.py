@@ -31,6 +31,7 @@ class Prompt:
     answer: Any = None  # reference answer, None where the data has none
     source: str = "data"  # label of the data source, for per-source metrics
     columns: Mapping[str, Any] = field(default_factory=dict)  # the whole row, handed to rewards
+    demonstration: tuple[int, ...] = ()  # the row's own completion in tokens, for methods that learn from it too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +69,15 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """A prompt with one completion; `loss_mask` marks the completion tokens that are trained on (None: all)."""
+    """A prompt with one completion; `loss_mask` marks the completion tokens that are trained on (None: all).
+
+    A demonstrated completion comes from the data: no policy sampled it, and its log-probs mean nothing.
+    """
 
     prompt: Prompt
     completion: Completion
     loss_mask: tuple[bool, ...] | None = None
+    demonstrated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +112,71 @@ class Demonstration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
-    """What one optimizer step reports. `applied` is False where a non-finite loss or gradient made it skip.
+class PreferencePair:
+    """Two completions of a prompt, the first one preferred; each completion ends with its end-of-turn token.
 
-    `logp_N` are the policy's log-probs before the step, 0 on tokens that are not trained on.
+    `margin` says by how much, in the units of the data's scores; None where the data does not say.
+    """
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    chosen_ids: tuple[int, ...]
+    rejected_ids: tuple[int, ...]
+    margin: float | None = None
+    source: str = "data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledCompletion:
+    """A completion that is judged by itself: `score` is 1 for desirable and 0 for undesirable, or any reward."""
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    score: float
+    source: str = "data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """Several completions of a prompt with their scores; the higher score is the better one."""
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    completions_G: tuple[tuple[int, ...], ...]
+    scores_G: tuple[float, ...]
+    source: str = "data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatedCompletion:
+    """A completion with what people gave it for each of several attributes; NaN where they gave nothing."""
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    ratings: tuple[float, ...]
+    source: str = "data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradedSteps:
+    """The steps of an answer, separators included, and how good each is: 1, 0, or a probability."""
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    steps: tuple[tuple[int, ...], ...]
+    good: tuple[float, ...]
+    source: str = "data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What one optimizer step reports. `applied` is False where there was no gradient, or a non-finite one made it skip.
+
+    `logp_N` are the policy's log-probs before the step, 0 on tokens that are not trained on; None where no policy was updated.
     """
 
     metrics: Mapping[str, float]
     applied: bool
-    logp_N: Tensor
+    logp_N: Tensor | None = None

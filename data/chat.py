@@ -58,6 +58,10 @@ class Chat:
             return []
         return [list(ids) for ids in self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
+    def begins(self, ids: Sequence[int]) -> bool:
+        """Whether these tokens begin with the BOS token that the tokenizer puts before every sequence."""
+        return self._bos is not None and ids[:1] == (self._bos,)
+
     def _with_one_bos(self, ids: list[int]) -> list[int]:
         if self._bos is None:
             return ids

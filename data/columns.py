@@ -9,11 +9,14 @@ from typing import Any, Literal
 
 from align.errors import DataError
 
-Need = Literal["prompt", "demonstration"]  # prompts to answer (rl, evaluate), or answers to imitate (sft)
+Need = Literal["prompt", "demonstration", "comparison"]  # to answer (rl, evaluate), to imitate (sft), judged completions
 
 _ALIASES = {"prompt": ("question", "problem", "input"), "answer": ("solution", "ground_truth")}
 _LIKELY = {**_ALIASES, "completion": ("response", "output", "answer", "solution")}  # what an error proposes
 _GIVEAWAYS = ("answer", "solution", "ground_truth", "completion")
+# What may stand beside prompt and completion in rows that compare; see align.data.comparisons.
+_COMPARED = ("chosen", "rejected", "margin", "score_chosen", "score_rejected", "label", "score", "reward")
+_COMPARED += ("completions", "scores", "ranks")
 _FIELD = re.compile(r"\{\{|\}\}|\{(\w+)\}")
 _FINAL = re.compile(r"####\s*(.+?)\s*$")
 _NUMBER_WITH_COMMAS = re.compile(r"-?\$?\d{1,3}(,\d{3})+(\.\d+)?")
@@ -31,11 +34,15 @@ def map_columns(names: Sequence[str], given: Mapping[str, str], need: Need, plac
     for ours, theirs in given.items():
         if theirs not in names:
             raise _missing(f"there is no column {theirs!r}, which columns.{ours} names", theirs, ours, names, place)
-    mapping = {name: name for name in ("prompt", "completion", "messages", "answer") if name in names} | dict(given)
+    known = ("prompt", "completion", "messages", "answer", *(_COMPARED if need == "comparison" else ()))
+    mapping = {name: name for name in known if name in names} | dict(given)
     for ours, blockers in (("answer", {"answer"}), ("prompt", {"prompt", "messages"})):
         alias = next((alias for alias in _ALIASES[ours] if alias in names), None)
         if alias is not None and not blockers & mapping.keys():
             mapping[ours] = alias
+    if need == "comparison":
+        _check_compared(mapping, names, place)
+        return mapping
     if "prompt" not in mapping and "messages" not in mapping:
         raise _missing("there is no column for the prompt", "prompt", "prompt", names, place)
     if need == "demonstration" and "messages" not in mapping and "completion" not in mapping:
@@ -92,12 +99,12 @@ def usable(row: Mapping[str, Any], mapping: Mapping[str, str], need: Need) -> di
     if need == "demonstration":
         columns["messages" if _is_conversation(mapping) else "completion"] = _demonstrated(columns, mapping)
     elif "prompt" not in mapping:
-        turns = _messages(columns["messages"], "messages")
+        turns = check_turns(columns["messages"], "messages")
         while turns and turns[-1]["role"] == "assistant":
             turns = turns[:-1]
         columns["prompt"] = turns
     if need == "prompt" or not _is_conversation(mapping):
-        columns["prompt"] = _text_or_messages(columns["prompt"], "prompt")
+        columns["prompt"] = text_or_turns(columns["prompt"], "prompt")
     return columns
 
 
@@ -115,8 +122,8 @@ def _is_conversation(mapping: Mapping[str, str]) -> bool:
 
 def _demonstrated(columns: Mapping[str, Any], mapping: Mapping[str, str]) -> Any:
     if not _is_conversation(mapping):
-        return _text_or_messages(columns["completion"], "completion")
-    turns = _messages(columns["messages"], "messages")
+        return text_or_turns(columns["completion"], "completion")
+    turns = check_turns(columns["messages"], "messages")
     if not any(turn["role"] == "assistant" for turn in turns):
         raise BadRow("messages has no turn of the assistant to learn from")
     if turns[0]["role"] == "assistant":
@@ -124,15 +131,17 @@ def _demonstrated(columns: Mapping[str, Any], mapping: Mapping[str, str]) -> Any
     return turns
 
 
-def _text_or_messages(value: Any, column: str) -> Any:
+def text_or_turns(value: Any, column: str) -> Any:
+    """Text or messages as they are. Raises BadRow where they are empty or neither."""
     if isinstance(value, str):
         if not value.strip():
             raise BadRow(f"{column} is empty")
         return value
-    return _messages(value, column)
+    return check_turns(value, column)
 
 
-def _messages(value: Any, column: str) -> list[dict[str, Any]]:
+def check_turns(value: Any, column: str) -> list[dict[str, Any]]:
+    """Messages as they are. Raises BadRow where one has no role or no content."""
     if not isinstance(value, list):
         raise BadRow(f"{column} is {'missing' if value is None else type(value).__name__}, not text and not messages")
     if not value:
@@ -143,6 +152,18 @@ def _messages(value: Any, column: str) -> list[dict[str, Any]]:
         if not isinstance(turn.get("content"), str) and not turn.get("tool_calls"):
             raise BadRow(f"{column}[{number}] has no text in content")
     return value
+
+
+def _check_compared(mapping: Mapping[str, str], names: Sequence[str], place: str) -> None:
+    """Raise DataError where the columns make neither pairs nor judged completions nor ranked lists."""
+    judged = mapping.keys() & {"label", "score", "reward"}
+    ranked = mapping.keys() & {"scores", "ranks"}
+    if {"chosen", "rejected"} <= mapping.keys() or ("completions" in mapping and ranked) or ("completion" in mapping and judged):
+        return
+    first = next((name for name in ("chosen", "rejected", "completions", "completion") if name in mapping), None)
+    lacking = {"chosen": "rejected", "rejected": "chosen", "completions": "scores", "completion": "label", None: "chosen"}[first]
+    with_it = f" beside {first!r}" if first else ""
+    raise _missing(f"there is no column {lacking!r}{with_it}: nothing is compared", lacking, lacking, names, place)
 
 
 def _missing(message: str, wanted: str, ours: str, names: Sequence[str], place: str) -> DataError:

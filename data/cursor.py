@@ -39,6 +39,13 @@ class Cursor(Generic[T]):
         """The next `n` items."""
         return [self._next() for _ in range(n)]
 
+    def ahead(self, n: int) -> list[T]:
+        """The different items among the next `n`, in the order in which they will come; nothing is drawn."""
+        given = list(self._given)
+        upcoming = {id(item): item for item in self.draw(n)}
+        self._given = given
+        return list(upcoming.values())
+
     @property
     def epoch(self) -> float:
         """Passes over the data: the items given so far over the number of items in all sources."""
@@ -110,5 +117,6 @@ class Cursor(Generic[T]):
 def _content(item: Any) -> str:
     """What of an item a run depends on: of prompts and demonstrations their tokens and answer."""
     if hasattr(item, "token_ids"):
-        return repr((item.id, item.token_ids, getattr(item, "answer", None)))
+        shown = getattr(item, "demonstration", ())
+        return repr((item.id, item.token_ids, getattr(item, "answer", None), *([shown] if shown else [])))
     return repr(item)

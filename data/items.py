@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from align.types import GradedSteps, LabelledCompletion, PreferencePair, Ranking, RatedCompletion
 
 T = TypeVar("T")
 
@@ -28,3 +30,18 @@ class ItemSet(Generic[T]):
         if self.bad:
             place, why = self.bad[0]
             yield f"{len(self.bad)} unusable rows are left out, the first: {place}: {why}"
+
+
+def token_sequences(item: Any) -> list[tuple[int, ...]]:
+    """What a model is given of an item: the tokens of each of its sequences, prompt and completion."""
+    match item:
+        case PreferencePair():
+            return [item.prompt_ids + item.chosen_ids, item.prompt_ids + item.rejected_ids]
+        case Ranking():
+            return [item.prompt_ids + completion for completion in item.completions_G]
+        case RatedCompletion() | LabelledCompletion():
+            return [item.prompt_ids + item.completion_ids]
+        case GradedSteps():
+            return [sum(item.steps, item.prompt_ids)]
+        case _:
+            return [item.token_ids]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.data.columns import BadRow, Need, check_template, map_columns, usable
+from align.data.comparisons import compared
 from align.data.files import RawRow, folder_files, is_data_file, missing_file, read_file
 from align.data.tasks import task_rows
 from align.errors import DataError, first_line
@@ -24,7 +25,7 @@ _SHOWN = 5  # bad rows that an error lists
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A usable row: its own columns and ours (prompt, completion, messages, answer)."""
+    """A usable row: its own columns and ours (prompt, completion, messages, answer, comparison)."""
 
     id: str  # "<label>:<number>", the same whenever the data is the same
     place: str  # file and line
@@ -76,7 +77,8 @@ def read_rows(source: Source, *, max_bad_rows: int = 0, need: Need = "prompt", l
         for number, row in enumerate(raw):
             try:
                 if row.columns is not None:
-                    rows.append(Row(id=f"{label}:{number}", place=row.place, columns=usable(row.columns, mapping, need)))
+                    used = compared(row.columns, mapping) if need == "comparison" else usable(row.columns, mapping, need)
+                    rows.append(Row(id=f"{label}:{number}", place=row.place, columns=used))
             except BadRow as error:
                 bad.append((row.place, str(error)))
     refuse_bad_rows(bad, max_bad_rows if rows else -1, total=len(raw))
@@ -101,6 +103,9 @@ def row_texts(rowsets: Iterable[RowSet]) -> Iterator[str]:
     """All text of prompts, completions and messages, to train a tokenizer on."""
     for rowset in rowsets:
         for row in rowset.rows:
+            if "comparison" in row.columns:
+                yield from row.columns["comparison"].texts()
+                continue
             for column in ("prompt", "completion", "messages"):
                 value = row.columns.get(column)
                 if isinstance(value, str):

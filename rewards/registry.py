@@ -15,10 +15,12 @@ from align.rewards.exact import ExactReward
 from align.rewards.format import BoxedFormat, LengthFormat, RepetitionFormat, ThinkFormat
 from align.rewards.function import open_function
 from align.rewards.math import MathReward
+from align.rewards.names import built_in_name, is_model_path
 from align.rewards.reward import Params, Reward
+from align.rewards.reward_model import RewardModelReward
 from align.rewards.task import TaskReward
 
-__all__ = ["REWARDS", "BuiltIn", "Reward", "open_reward", "read_params", "reward_name"]
+__all__ = ["REWARDS", "BuiltIn", "Reward", "open_reward", "params_of", "read_params", "reward_name"]
 
 
 class BuiltIn(Protocol):
@@ -39,6 +41,7 @@ REWARDS: Mapping[str, BuiltIn] = {
     "format.boxed": BoxedFormat,
     "format.length": LengthFormat,
     "format.repetition": RepetitionFormat,
+    "reward_model": RewardModelReward,
 }
 
 
@@ -46,18 +49,18 @@ def reward_name(spec: RewardSpec) -> str:
     """The name of a reward in metrics and records: its own, else that of the built-in or of the function."""
     if spec.name:
         return spec.name
-    return spec.use if spec.use in REWARDS else spec.use.replace(":", ".").rsplit(".", 1)[-1]
+    return built_in_name(spec.use) or spec.use.replace(":", ".").rsplit(".", 1)[-1]
 
 
 def open_reward(spec: RewardSpec) -> Reward:
     """The reward that a recipe entry describes.
 
-    `use` is a built-in name, or a function or class as `package.module.name`, `package.module:name` or `file.py:name`.
-    Raises RecipeError where there is no such reward or its params are wrong.
+    `use` is a built-in name, the path of a reward model, or a function or class as `package.module.name`, `package.module:name`
+    or `file.py:name`. Raises RecipeError where there is no such reward or its params are wrong, CheckpointError where its model
+    cannot be loaded.
     """
-    built_in = REWARDS.get(spec.use)
-    if built_in is not None:
-        return built_in(reward_name(spec), read_params(built_in.params_type, spec))
+    if (built_in := built_in_name(spec.use)) is not None:
+        return REWARDS[built_in](reward_name(spec), params_of(spec))
     if ":" in spec.use or "." in spec.use.removesuffix(".py"):
         prefix = spec.use.rsplit(".", 1)[0]
         if prefix != "format":  # format.thnik is a misspelt built-in, not a module called format
@@ -69,6 +72,17 @@ def open_reward(spec: RewardSpec) -> Reward:
         fix=(f"did you mean {close[0]!r}? " if close else "")
         + f"Built in: {', '.join(REWARDS)}. Your own: package.module.function or file.py:function",
     )
+
+
+def params_of(spec: RewardSpec) -> Params:
+    """The parameters of a built-in; a reward model named by its path has it among them. RecipeError as `read_params`."""
+    params_type = REWARDS[built_in_name(spec.use) or ""].params_type
+    if not is_model_path(spec.use):
+        return read_params(params_type, spec)
+    if "path" in spec.params:
+        place = f"rewards: {spec.use}: params.path"
+        raise RecipeError("the reward model is named twice: in use and in params.path", place=place, fix="remove params.path")
+    return read_params(params_type, spec.model_copy(update={"params": {"path": spec.use, **spec.params}}))
 
 
 def read_params(model: type[Params], spec: RewardSpec) -> Params:

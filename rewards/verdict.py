@@ -16,13 +16,15 @@ class Verdict:
     """What a reward says of one rollout.
 
     `value` is None exactly when `status` is "error": our machinery failed, the sample is masked and counted.
-    `parts` are named sub-scores; `detail` explains the verdict in a line.
+    `parts` are named sub-scores; `detail` explains the verdict in a line. A process reward judges `steps`: (end, value) of each,
+    where `end` counts the characters of the completion's text up to the step's end.
     """
 
     value: float | None
     status: Status
     parts: Mapping[str, float] = field(default_factory=dict)
     detail: str = ""
+    steps: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -31,6 +33,9 @@ class Verdict:
             raise ValueError(f"value {self.value!r} does not go with status {self.status!r}: None means error and only error")
         if self.value is not None and not math.isfinite(self.value):
             raise ValueError(f"value {self.value!r} is not finite: report it as an error")
+        ends = [end for end, _ in self.steps]
+        if ends != sorted(set(ends)) or any(end < 1 or not math.isfinite(value) for end, value in self.steps):
+            raise ValueError(f"steps {self.steps!r} need ends above 0 that rise from one to the next, and finite values")
 
     @classmethod
     def passed(cls, detail: str = "", value: float = 1.0) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from align.errors import RewardError
 from align.evaluate.statistics import Estimate, mean_with_interval, pass_at_k
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from align.rollout.engine import RolloutEngine
 
 PassAtK = dict[int, Estimate]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +89,11 @@ def evaluate_model(
     return summarize(groups, k=evaluation.k, threshold=evaluation.threshold, seed=seed)
 
 
-def spread(prompts: Sequence[Prompt], count: int | None) -> Sequence[Prompt]:
-    """`count` prompts at even distances, so that every source keeps its share; all of them for None."""
-    if count is None or count >= len(prompts):
-        return prompts
-    return [prompts[index * len(prompts) // count] for index in range(count)]
+def spread(items: Sequence[T], count: int | None) -> Sequence[T]:
+    """`count` items at even distances, so that every source keeps its share; all of them for None."""
+    if count is None or count >= len(items):
+        return items
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def summarize(groups: Sequence[Group], *, k: Sequence[int], threshold: float, seed: int = 0) -> EvaluationResult:

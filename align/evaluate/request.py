@@ -13,7 +13,7 @@ from align.learner.trained import model_folder
 from align.recipe.evaluation import evaluation_sampling
 from align.recipe.files import validate_files
 from align.recipe.load import load_recipe, resolve_tree
-from align.recipe.schema import EvaluateRecipe, Evaluation, Recipe
+from align.recipe.schema import EvaluateRecipe, Evaluation, Recipe, RewardModelRecipe
 from align.recipe.validate import validate
 
 HELD_OUT_SEED = 1  # of generated problems: training has seed 0 unless told otherwise
@@ -71,13 +71,19 @@ def evaluation_request(recipe: str | Path | None, overrides: Sequence[str], sett
     changes = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     # Training data may be missing here: what matters are the files of the evaluation, looked at below.
     resolved = load_recipe(recipe, [*overrides, *changes], check_files=False)
+    if isinstance(resolved.recipe, RewardModelRecipe):
+        raise RecipeError(
+            "a reward model writes no answers that could be evaluated",
+            place=resolved.place("recipe"),
+            fix=f"score answers with it: align score --reward {resolved.recipe.output_dir} --data FILE --out FILE",
+        )
     if resolved.recipe.model.init is not None:
         raise RecipeError(
             "this recipe starts from fresh weights, which would be evaluated untrained",
             place=resolved.place("model.init"),
             fix=f"name the trained model: --model {resolved.recipe.output_dir}",
         )
-    if not (resolved.recipe.data.eval and resolved.recipe.rewards):
+    if not (resolved.recipe.data.eval and resolved.recipe.reward_specs):
         raise RecipeError(
             "an evaluation needs data.eval and rewards",
             place=str(resolved.path),
@@ -117,8 +123,9 @@ def _evaluation_tree(recipe: Recipe) -> dict[str, Any]:
     if not isinstance(recipe, EvaluateRecipe):
         kept["output_dir"] = None
     kept["data"]["train"] = []
-    ends = evaluation_sampling(recipe, recipe.evaluate)
-    evaluation = (recipe.evaluate or Evaluation()).model_dump() | {
+    asked = recipe.evaluate if isinstance(recipe.evaluate, Evaluation) else Evaluation()
+    ends = evaluation_sampling(recipe, asked)
+    evaluation = asked.model_dump() | {
         "max_completion_length": ends.max_tokens,
         "stop": list(ends.stop),
         "stop_token_ids": list(ends.stop_token_ids),

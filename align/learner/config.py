@@ -47,6 +47,15 @@ def read_config(model: Model, place: str, vocab_size: int | None = None) -> Any:
     return config
 
 
+def no_value_model(config: Any, place: str) -> RecipeError:
+    """The error of a critic whose architecture has none."""
+    return RecipeError(
+        f"transformers has no value model (...ForTokenClassification) of the architecture {config.model_type}",
+        place=place,
+        fix="take a model of another architecture, such as llama, qwen2 or qwen3, or a method without a critic",
+    )
+
+
 def _known_name(complaint: str, name: str, known: Iterable[str], place: str) -> None:
     known = list(known)
     if name not in known:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import CheckpointError, RecipeError, StorageError, first_line
-from align.learner.trained import model_folder
+from align.learner.trained import CARD, model_folder
 from align.storage import storage_errors
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -17,8 +17,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 def export_model(source: Path, out: Path, *, dtype: str | None = None, overwrite: bool = False) -> Path:
     """Write the model of `source` (checkpoint, model folder, or run directory: its newest intact checkpoint) to `out`.
 
-    LoRA adapters are merged into their base model, in float32. `dtype` None keeps that of the saved weights. The folder appears
-    whole or not at all. Raises CheckpointError where there is no model, StorageError where `out` is in the way or not writable.
+    LoRA adapters are merged into their base model, in float32. `dtype` None keeps that of the saved weights. A reward model
+    stays one, with its card. The folder appears whole or not at all. Raises CheckpointError where there is no model, StorageError
+    where `out` is in the way or not writable.
     """
     if dtype is not None and dtype not in DTYPES:
         raise RecipeError(f"{dtype!r} is no data type to export", place="--dtype", fix=f"write one of {', '.join(DTYPES)}")
@@ -33,6 +34,8 @@ def export_model(source: Path, out: Path, *, dtype: str | None = None, overwrite
         try:
             model.save_pretrained(aside)
             tokenizer.save_pretrained(aside)
+            if (folder / CARD).is_file():
+                shutil.copyfile(folder / CARD, aside / CARD)
             aside.chmod(0o755)  # mkdtemp makes private folders
             if out.exists():
                 shutil.rmtree(out)
@@ -63,8 +66,13 @@ def _load(folder: Path, dtype: str | None) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from align.learner.reward_model import RewardModelCard, load_reward_model
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
+        if (folder / CARD).is_file():
+            wanted = getattr(torch, dtype or "float32")  # trained weights are kept in float32
+            return load_reward_model(folder, RewardModelCard.read(folder), dtype=wanted, place=str(folder)), tokenizer
         if (folder / "adapter_config.json").is_file():
             from peft import AutoPeftModelForCausalLM
 

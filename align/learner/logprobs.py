@@ -39,18 +39,26 @@ class LogprobModel(nn.Module):
         """The transformers model, inside its LoRA wrapper or not."""
         return self.causal_lm.get_base_model() if hasattr(self.causal_lm, "get_base_model") else self.causal_lm
 
-    def forward(self, inputs: Inputs, *, entropy: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(self, inputs: Inputs, *, entropy: bool) -> tuple[Tensor | None, ...]:
         """Return (logp_M, entropy_M or None) of the trained tokens, in float32 nats, under softmax(logits / temperature)."""
-        backbone, head = self.unwrapped.get_decoder(), self.unwrapped.get_output_embeddings()
-        hidden = backbone(input_ids=inputs.input_ids, position_ids=inputs.position_ids, use_cache=False).last_hidden_state
-        hidden_MD = hidden.flatten(0, 1)[inputs.predict_M]
+        return self._logprobs(self._states(inputs), inputs.target_M, entropy)
+
+    def _states(self, inputs: Inputs) -> Tensor:
+        """hidden_MD: the last states of the backbone, from which the trained tokens are predicted."""
+        backbone = self.unwrapped.get_decoder()
+        tokens = {"input_ids": inputs.input_ids, "position_ids": inputs.position_ids}
+        hidden = backbone(**tokens, **inputs.options, use_cache=False).last_hidden_state
+        return hidden.flatten(0, 1)[inputs.predict_M]
+
+    def _logprobs(self, hidden_MD: Tensor, target_M: Tensor, entropy: bool) -> tuple[Tensor, Tensor | None]:
+        head = self.unwrapped.get_output_embeddings()
         rows = max(1, CHUNK_ELEMENTS // self.vocab_size)
         recompute = torch.is_grad_enabled() and len(hidden_MD) > rows
         outputs = [
             checkpoint(self._slice, head, part, target, entropy, use_reentrant=False)
             if recompute
             else self._slice(head, part, target, entropy)
-            for part, target in zip(hidden_MD.split(rows), inputs.target_M.split(rows), strict=True)
+            for part, target in zip(hidden_MD.split(rows), target_M.split(rows), strict=True)
         ]
         logp_M = torch.cat([logp for logp, _ in outputs])
         return logp_M, torch.cat([value for _, value in outputs]) if entropy else None
@@ -70,6 +78,23 @@ class LogprobModel(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.entropy_gradient):
             probability_MV = (logits_MV - log_z_M[:, None]).exp()
             return logp_M, log_z_M - (probability_MV * logits_MV).sum(-1)
+
+
+class ActorCriticModel(LogprobModel):
+    """A causal LM with a second head on its last states, that says what the rest of the sequence is worth; at first 0."""
+
+    def __init__(self, causal_lm: Any, **options: Any) -> None:
+        super().__init__(causal_lm, **options)
+        self.value_head = nn.Linear(int(self.unwrapped.get_output_embeddings().weight.shape[1]), 1)
+        for parameter in self.value_head.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, inputs: Inputs, *, entropy: bool) -> tuple[Tensor | None, ...]:
+        """As for the causal LM alone, and value_M, float32: the value of the state in which each trained token was chosen."""
+        hidden_MD = self._states(inputs)
+        with torch.autocast(hidden_MD.device.type, enabled=False):
+            value_M = self.value_head(hidden_MD.float()).squeeze(-1)
+        return (*self._logprobs(hidden_MD, inputs.target_M, entropy), value_M)
 
 
 def _logit_scale(config: Any) -> float:

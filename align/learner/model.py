@@ -22,7 +22,7 @@ def load_tokenizer(model: Model, texts: Iterable[str] = ()) -> Any:
     else:
         from transformers import AutoTokenizer
 
-        tokenizer = _load(AutoTokenizer, model)
+        tokenizer = load_pretrained(AutoTokenizer, model)
     if model.chat_template is not None:
         is_file = model.chat_template.endswith(".jinja")
         tokenizer.chat_template = Path(model.chat_template).read_text() if is_file else model.chat_template
@@ -50,7 +50,7 @@ def load_weights(model: Model, dtype: Any) -> Any:
 
     folder = Path(model_folder(str(model.path)))
     if not (folder / "adapter_config.json").is_file():
-        return _load(AutoModelForCausalLM, model, dtype=dtype, attn_implementation=model.attn_implementation)
+        return load_pretrained(AutoModelForCausalLM, model, dtype=dtype, attn_implementation=model.attn_implementation)
     if model.lora is not None:
         raise CheckpointError(
             f"{model.path} holds LoRA adapters, and new adapters need a whole model under them",
@@ -59,7 +59,7 @@ def load_weights(model: Model, dtype: Any) -> Any:
         )
     from peft import AutoPeftModelForCausalLM
 
-    adapted = _load(AutoPeftModelForCausalLM, model, dtype=dtype, attn_implementation=model.attn_implementation)
+    adapted = load_pretrained(AutoPeftModelForCausalLM, model, dtype=dtype, attn_implementation=model.attn_implementation)
     return adapted.merge_and_unload().requires_grad_(True)
 
 
@@ -85,8 +85,8 @@ def with_lora(causal_lm: Any, lora: Lora, seed: int) -> Any:
         return get_peft_model(causal_lm, config)
 
 
-def _load(factory: Any, model: Model, **arguments: Any) -> Any:
-    """`from_pretrained` with errors that say what to do."""
+def load_pretrained(factory: Any, model: Model, *, place: str = "model.path", **arguments: Any) -> Any:
+    """`from_pretrained` with errors that say what to do, and where the recipe names the model: at `place`."""
     from safetensors import SafetensorError
     from transformers.utils.logging import disable_progress_bar
 
@@ -95,7 +95,7 @@ def _load(factory: Any, model: Model, **arguments: Any) -> Any:
     if not Path(path).expanduser().exists() and (hub := unreachable_hub()):
         raise CheckpointError(
             f"{path!r} is no local folder, and the hub cannot be reached at {hub}",
-            place="model.path",
+            place=place,
             fix="give an existing folder, check the network, or set HF_HUB_OFFLINE=1 where the model is in the cache already",
         )
     try:
@@ -105,6 +105,6 @@ def _load(factory: Any, model: Model, **arguments: Any) -> Any:
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot load {path!r}: {first_line(error)}",
-            place="model.path",
+            place=place,
             fix="give an existing folder, or a hub id that can be reached (for a gated model log in with `hf auth login`)",
         ) from error

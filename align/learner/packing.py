@@ -1,14 +1,16 @@
 """Flat batches, and how their sequences are laid out for a forward pass.
 
 Losses always see flat tokens (see align.types for the shape suffixes). Only the forward pass needs a layout: one packed row where
-a variable-length attention kernel exists, else rectangles of sequences of similar length. The numbers are the same either way.
+a variable-length attention kernel exists or attention can be replaced (align.learner.rows), else rectangles of sequences of
+similar length. The numbers are the same either way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -21,7 +23,8 @@ class Batch:
     """Sequences of one optimizer step or a part of it, concatenated without padding.
 
     `mask_N` marks the trained tokens. `old_N`, `sampler_N`, `ref_N` are log-probs of each token under the policy before this
-    step's updates, the rollout engine and the reference; all are 0 where `mask_N` is False.
+    step's updates, the rollout engine and the reference; `value_N` and `return_N` are what a critic expected of the rest of the
+    sequence before this step's updates, and what came. All are 0 where `mask_N` is False.
     """
 
     token_ids_N: Tensor
@@ -32,6 +35,18 @@ class Batch:
     old_N: Tensor | None = None
     ref_N: Tensor | None = None
     advantage_N: Tensor | None = None
+    value_N: Tensor | None = None
+    return_N: Tensor | None = None
+    teacher_N: Tensor | None = None  # log-probs under a teacher
+    entropy_N: Tensor | None = None  # of the policy's distribution before this step's updates
+    weight_N: Tensor | None = None  # of each token's policy loss
+    ends_N: Tensor | None = None  # tokens that end a sentence
+    demonstrated_B: Tensor | None = None  # sequences that come from the data; None: all were sampled
+
+    @property
+    def drawn_N(self) -> Tensor:
+        """The trained tokens that the sampler drew."""
+        return self.mask_N if self.demonstrated_B is None else self.mask_N & ~self.demonstrated_B[self.segment_N]
 
     @property
     def size(self) -> int:
@@ -41,10 +56,10 @@ class Batch:
     def lengths_B(self) -> Tensor:
         return torch.bincount(self.segment_N, minlength=self.size)
 
-    def replace(self, **tensors: Any) -> Batch:
+    def replace(self, **tensors: Any) -> Self:
         return replace(self, **tensors)
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> Self:
         tensors: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         return self.replace(**{name: tensor if tensor is None else tensor.to(device) for name, tensor in tensors.items()})
 
@@ -54,7 +69,7 @@ class Batch:
         ends_B = lengths_B.cumsum(0)
         return torch.cat([torch.arange(int(ends_B[b] - lengths_B[b]), int(ends_B[b])) for b in sequences])
 
-    def select(self, sequences: Sequence[int]) -> Batch:
+    def select(self, sequences: Sequence[int]) -> Self:
         """The sub-batch of these sequences, renumbered in the given order; `group_B` keeps its values."""
         index = self.token_index(sequences).to(self.token_ids_N.device)
         lengths = self.lengths_B[list(sequences)]
@@ -62,9 +77,9 @@ class Batch:
         tensors: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "segment_N"}
         parts: dict[str, Any] = {name: tensor if tensor is None else tensor[chosen[name[-1]]] for name, tensor in tensors.items()}
         segment_N = torch.repeat_interleave(torch.arange(len(lengths), device=index.device), lengths)
-        return Batch(segment_N=segment_N, **parts)
+        return type(self)(segment_N=segment_N, **parts)
 
-    def minibatches(self, epochs: int, count: int, seed: int) -> Iterator[Batch]:
+    def minibatches(self, epochs: int, count: int, seed: int) -> Iterator[Self]:
         """`count` parts of about equally many prompts for each epoch, prompts shuffled, the samples of a prompt together."""
         if epochs == count == 1:
             yield self
@@ -111,6 +126,12 @@ def pack_demonstrations(demonstrations: Sequence[Demonstration]) -> Batch:
     return _flat([one.token_ids for one in demonstrations], masks, range(len(demonstrations)))
 
 
+def pack_marked(token_ids: Sequence[Sequence[int]], marks: Sequence[Sequence[int]], group_B: Sequence[int]) -> Batch:
+    """Flatten sequences of which the tokens at `marks` are marked: those where a reward model is asked for a score."""
+    masks = [[place in marked for place in range(len(ids))] for ids, marked in zip(token_ids, map(set, marks), strict=True)]
+    return _flat(token_ids, masks, group_B)
+
+
 def layout(lengths: Sequence[int], budget: int, *, packed: bool, groups: Sequence[int] | None = None) -> list[list[int]]:
     """Cut sequences into micro-batches of at most `budget` tokens, padding included; a longer sequence stands alone.
 
@@ -120,18 +141,46 @@ def layout(lengths: Sequence[int], budget: int, *, packed: bool, groups: Sequenc
     units: dict[int, list[int]] = {}
     for b, group in enumerate(groups or range(len(lengths))):
         units.setdefault(group, []).append(b)
-    widest_first = list(units.values()) if packed else sorted(units.values(), key=lambda unit: -max(lengths[b] for b in unit))
-    parts: list[list[int]] = []
-    width = used = 0
-    for unit in widest_first:
-        tokens = sum(lengths[b] for b in unit)
-        cost = used + tokens if packed else width * (len(parts[-1]) + len(unit) if parts else 0)
-        if not parts or cost > budget:
-            parts.append([])
-            width, used = max(lengths[b] for b in unit), 0
-        parts[-1] += unit
-        used += tokens
-    return parts
+    if packed:
+        cuts = _fill([sum(lengths[b] for b in unit) for unit in units.values()], budget)
+        in_order = list(units.values())
+    else:
+        in_order = sorted(units.values(), key=lambda unit: -max(lengths[b] for b in unit))
+        cuts = _least_padding([max(lengths[b] for b in unit) for unit in in_order], [len(unit) for unit in in_order], budget)
+    return [[b for unit in in_order[begin:end] for b in unit] for begin, end in pairwise(cuts)]
+
+
+def _fill(tokens: Sequence[int], budget: int) -> list[int]:
+    """Where to cut a list so that each part has at most `budget` tokens: every part takes what it can hold."""
+    cuts, used = [0], 0
+    for place, count in enumerate(tokens):
+        if used + count > budget and place:
+            cuts.append(place)
+            used = 0
+        used += count
+    return [*cuts, len(tokens)]
+
+
+def _least_padding(widths: Sequence[int], rows: Sequence[int], budget: int) -> list[int]:
+    """Where to cut a list of blocks, widest first, into rectangles of at most `budget` tokens with the least work in all.
+
+    A rectangle is as wide as its first block and has the rows of all. A further pass through the model is worth it where it saves
+    a 32nd of the budget in padding. Exact, by dynamic programming over the place of the last cut.
+    """
+    best: list[tuple[float, int]] = [(0.0, 0)]  # for the first blocks: their cost, and where their last rectangle begins
+    for end in range(1, len(widths) + 1):
+        height, options = 0, []
+        for begin in range(end - 1, -1, -1):
+            height += rows[begin]
+            area = widths[begin] * height
+            if area > budget and begin < end - 1:
+                break
+            options.append((best[begin][0] + area + budget / 32, begin))
+        best.append(min(options))
+    cuts = [len(widths)]
+    while cuts[-1]:
+        cuts.append(best[cuts[-1]][1])
+    return cuts[::-1]
 
 
 def padding_share(lengths: Sequence[int], parts: Sequence[Sequence[int]], *, packed: bool) -> float:
@@ -149,7 +198,9 @@ class Inputs:
     input_ids: Tensor  # [rows, width]; right-padded with 0, which needs no attention mask under a causal model
     position_ids: Tensor  # [rows, width]
     predict_M: Tensor  # flat index into [rows * width] of the position that predicts each trained token
+    token_M: Tensor  # and of the trained token itself
     target_M: Tensor  # the trained tokens
+    options: Mapping[str, Any] = field(default_factory=dict)  # further arguments of the model's forward pass
 
 
 def model_inputs(batch: Batch, *, packed: bool) -> Inputs:
@@ -168,6 +219,5 @@ def model_inputs(batch: Batch, *, packed: bool) -> Inputs:
         input_ids[flat_N] = batch.token_ids_N
         input_ids = input_ids.view(batch.size, width)
         position_ids = torch.arange(width, device=flat_N.device).expand(batch.size, width)
-    return Inputs(
-        input_ids=input_ids, position_ids=position_ids, predict_M=flat_N[trained] - 1, target_M=batch.token_ids_N[trained]
-    )
+    token_M, target_M = flat_N[trained], batch.token_ids_N[trained]
+    return Inputs(input_ids=input_ids, position_ids=position_ids, predict_M=token_M - 1, token_M=token_M, target_M=target_M)

@@ -8,6 +8,7 @@ from align.errors import CheckpointError
 from align.learner.checkpoint import latest_checkpoint
 
 _CONFIGS = ("config.json", "adapter_config.json")
+CARD = "reward_model.json"  # of a reward model, beside its weights
 
 
 def model_folder(path: str | Path) -> str:
@@ -25,3 +26,10 @@ def model_folder(path: str | Path) -> str:
             fix="give a model folder, a checkpoint such as runs/NAME/checkpoints/step-000100, or the run directory runs/NAME",
         )
     return str(checkpoint.path)
+
+
+def critic_folder(path: str) -> str:
+    """The value model that `path` means: of an earlier run or checkpoint its critic where it has one, else as `model_folder`."""
+    folder = model_folder(path)
+    critic = Path(folder).expanduser() / "critic"
+    return str(critic) if (critic / "config.json").is_file() else folder

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.data.columns import Need
 from align.data.sources import RowSet, read_all
 from align.errors import RecipeError
+from align.recipe.needs import row_need
+from align.recipe.schema import RLRecipe
 from align.run.directory import RunDirectory
 from align.run.metrics import check_sinks
 
@@ -34,21 +35,24 @@ def preflight(resolved: Resolved, *, resume: bool = False, overwrite: bool = Fal
     _start_is_safe(resolved)
     RunDirectory.check(resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
     check_sinks(recipe.log)
-    need: Need = "prompt" if recipe.recipe == "rl" else "demonstration"
     bad = recipe.data.max_bad_rows
     return Rows(
-        train=read_all(recipe.data.train, max_bad_rows=bad, need=need),
-        eval=read_all(recipe.data.eval, max_bad_rows=bad) if recipe.evaluate else [],
+        train=read_all(recipe.data.train, max_bad_rows=bad, need=row_need(recipe, "train")),
+        eval=read_all(recipe.data.eval, max_bad_rows=bad, need=row_need(recipe, "eval")) if recipe.evaluate else [],
     )
 
 
 def _start_is_safe(resolved: Resolved) -> None:
-    """Refuse to write the run over the model that it starts from."""
-    start, output = resolved.recipe.model.path, resolved.recipe.output_dir
+    """Refuse to write the run over a model that it starts from."""
+    recipe, output = resolved.recipe, resolved.recipe.output_dir
     assert output is not None, "filled in when the recipe is loaded"
-    if start is not None and Path(output).resolve() in (Path(start).resolve(), *Path(start).resolve().parents):
-        raise RecipeError(
-            f"the run would be written over the model it starts from, {start}",
-            place=resolved.place("model.path"),
-            fix="write to another folder with output_dir=..., or go on with the earlier run itself with --resume",
-        )
+    starts = {"model.path": recipe.model.path}
+    if isinstance(recipe, RLRecipe) and recipe.algorithm.critic is not None:
+        starts["algorithm.critic.path"] = recipe.algorithm.critic.path
+    for key, start in starts.items():
+        if start is not None and Path(output).resolve() in (Path(start).resolve(), *Path(start).resolve().parents):
+            raise RecipeError(
+                f"the run would be written over the model it starts from, {start}",
+                place=resolved.place(key),
+                fix="write to another folder with output_dir=..., or go on with the earlier run itself with --resume",
+            )

@@ -1,50 +1,157 @@
-"""What a step of reinforcement learning trains on: sampled groups and their rewards."""
+"""What a step of reinforcement learning trains on: sampled groups, demonstrations beside them, and their rewards."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from align.algorithms.methods import Method
+from align.algorithms.sample_choice import choose_samples, most_varied
 from align.algorithms.shaping import informative_groups, soft_overlong_penalty
 from align.loops.session import Session
 from align.loops.site import Site
 from align.rollout.groups import sample_groups, scored_groups
-from align.types import Group, Sampling
+from align.types import Completion, Group, Prompt, Rollout, Sampling, Scored
 
 if TYPE_CHECKING:
-    from align.recipe.schema import RLRecipe
+    from align.recipe.schema import OnlinePreferenceRecipe, RLRecipe
 
 
-def collect(session: Session, site: Site, method: Method, step: int) -> tuple[list[Group], list[Group]]:
-    """The groups a step trains on, and those that were sampled but say nothing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Harvest:
+    """What a step sampled, and what of it is trained on."""
 
-    With dynamic sampling (DAPO, Yu et al. 2025, eq. 11) groups whose rewards are all equal are replaced by new prompts, for at
-    most `max_resamples` rounds; when none is left over the last round's groups are trained on as they are.
+    groups: list[Group]  # trained on, all of one size; demonstrations stand last
+    sampled: list[Group]  # every group as it was sampled, without demonstrations: what is reported of the policy
+    unused: list[Group]  # groups, and rests of groups, that are not trained on
+    greedy: list[Group]  # the one greedy sample of each of `groups`, where the method compares with it
+
+    @property
+    def not_trained(self) -> list[Group]:
+        """Everything that was sampled and only recorded."""
+        return [*self.unused, *self.greedy]
+
+    @property
+    def greedy_P(self) -> Tensor | None:
+        """The reward of each prompt's greedy sample."""
+        return torch.tensor([group.rewards_G for group in self.greedy], dtype=torch.float64)[:, 0] if self.greedy else None
+
+    @property
+    def demonstrations(self) -> list[Scored]:
+        return [sample for group in self.groups for sample in group.samples if sample.rollout.demonstrated]
+
+
+def collect(session: Session, site: Site, method: Method, step: int) -> Harvest:
+    """Sample and judge what a step trains on.
+
+    With oversampling more prompts are drawn than are trained on, and those whose rewards differ most are kept. With dynamic
+    sampling (DAPO, Yu et al. 2025, eq. 11) groups whose rewards are all equal are replaced by new prompts, for at most
+    `max_resamples` rounds; when none is left over the last round's groups are trained on as they are. Of each group, then,
+    `train_on` takes the samples that are worth it.
     """
     recipe: RLRecipe = session.recipe  # type: ignore[assignment]
-    wanted = recipe.train.prompts_per_step
+    wanted, factor = recipe.train.prompts_per_step, recipe.algorithm.oversample or 1.0
     kept: list[Group] = []
-    unused: list[Group] = []
+    drawn: list[Group] = []
     for attempt in range(1 + (method.max_resamples if method.dynamic_sampling else 0)):
-        prompts = site.cursor.draw(wanted - len(kept))
-        with session.phase("generate"):
-            sampling = _sampling(recipe, step_seed(recipe, step, f"rollout {attempt}"))
-            pending = sample_groups(site.engine, site.scorer, prompts, sampling)
-        with session.phase("score"):
-            groups = scored_groups(pending)
-        if not method.dynamic_sampling:
-            return groups, []
-        keep = informative_groups(torch.tensor([group.rewards_G for group in groups], dtype=torch.float64)).tolist()
-        kept += [group for group, informative in zip(groups, keep, strict=True) if informative]
-        unused += [group for group, informative in zip(groups, keep, strict=True) if not informative]
+        prompts = site.cursor.draw(math.ceil(factor * (wanted - len(kept))))
+        groups = _answered(session, site, prompts, rollout_sampling(recipe, step_seed(recipe, step, f"rollout {attempt}")))
+        drawn += groups
+        useful = _informative(groups) if method.dynamic_sampling else groups
+        kept += _most_telling(useful, wanted - len(kept))
         if len(kept) == wanted:
-            return kept, unused
-    return (kept, unused) if kept else (groups, unused[: -len(groups)])
+            break
+    kept = kept or _most_telling(groups, wanted)
+    trained, rests = _chosen(kept, recipe, step)
+    taken = {id(group) for group in kept}
+    return Harvest(
+        groups=trained,
+        sampled=[_without_demonstrations(group) for group in drawn],
+        unused=[group for group in drawn if id(group) not in taken] + rests,
+        greedy=_greedy(session, site, trained, recipe) if "greedy" in method.needs else [],
+    )
+
+
+def _answered(session: Session, site: Site, prompts: Sequence[Prompt], sampling: Sampling) -> list[Group]:
+    """The judged samples of each prompt, and after them its demonstration, where the data was read with one."""
+    with session.phase("generate"):
+        shown = [site.scorer.submit([_demonstrated(prompt, site, sampling.n)]) for prompt in prompts if prompt.demonstration]
+        pending = sample_groups(site.engine, site.scorer, prompts, sampling)
+    with session.phase("score"):
+        groups = scored_groups(pending)
+        if not shown:
+            return groups
+        return [
+            Group(prompt=group.prompt, samples=(*group.samples, *future.result()))
+            for group, future in zip(groups, shown, strict=True)
+        ]
+
+
+def _demonstrated(prompt: Prompt, site: Site, number: int) -> Rollout:
+    """The row's completion as sample `number` of its group: judged as if it had been sampled."""
+    ids = prompt.demonstration
+    completion = Completion(
+        prompt_index=0,
+        sample_index=number,
+        token_ids=ids,
+        logprobs=(0.0,) * len(ids),
+        text=site.tokenizer.decode(ids, skip_special_tokens=True),
+        finish_reason="stop",
+        weights_version=-1,
+    )
+    return Rollout(prompt=prompt, completion=completion, demonstrated=True)
+
+
+def _without_demonstrations(group: Group) -> Group:
+    return replace(group, samples=tuple(sample for sample in group.samples if not sample.rollout.demonstrated))
+
+
+def _informative(groups: Sequence[Group]) -> list[Group]:
+    keep = informative_groups(torch.tensor([group.rewards_G for group in groups], dtype=torch.float64)).tolist()
+    return [group for group, informative in zip(groups, keep, strict=True) if informative]
+
+
+def _most_telling(groups: Sequence[Group], wanted: int) -> list[Group]:
+    return [groups[index] for index in most_varied([group.rewards_G for group in groups], wanted)]
+
+
+def _chosen(groups: Sequence[Group], recipe: RLRecipe, step: int) -> tuple[list[Group], list[Group]]:
+    """Of each group the samples that `train_on` takes, demonstrations always, and the others."""
+    train_on = recipe.algorithm.train_on
+    if train_on is None:
+        return list(groups), []
+    sampled = [_without_demonstrations(group) for group in groups]
+    rewards_PG = torch.tensor([group.rewards_G for group in sampled], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(step_seed(recipe, step, "train_on"))
+    index_PK = choose_samples(rewards_PG, keep=train_on.samples, by=train_on.by, generator=generator).tolist()
+    trained, rests = [], []
+    for group, own, chosen in zip(groups, sampled, index_PK, strict=True):
+        demonstrations = group.samples[len(own.samples) :]
+        trained.append(replace(group, samples=(*(own.samples[g] for g in chosen), *demonstrations)))
+        rests.append(replace(group, samples=tuple(s for g, s in enumerate(own.samples) if g not in chosen)))
+    return trained, [rest for rest in rests if rest.samples]
+
+
+def _greedy(session: Session, site: Site, groups: Sequence[Group], recipe: RLRecipe) -> list[Group]:
+    """What the policy answers without chance (ReMax), as one sample more of each group."""
+    sampling = replace(rollout_sampling(recipe, 0), n=1, temperature=0.0)
+    with session.phase("generate"):
+        pending = sample_groups(site.engine, site.scorer, [group.prompt for group in groups], sampling)
+    with session.phase("score"):
+        return [_numbered(group, recipe.rollout.num_generations + 1) for group in scored_groups(pending)]
+
+
+def _numbered(group: Group, number: int) -> Group:
+    """The group's only sample under another index, so that no two samples of a prompt share theirs."""
+    (sample,) = group.samples
+    completion = replace(sample.rollout.completion, sample_index=number)
+    return replace(group, samples=(replace(sample, rollout=replace(sample.rollout, completion=completion)),))
 
 
 def shaped_rewards(groups: Sequence[Group], recipe: RLRecipe, method: Method) -> Tensor:
@@ -59,7 +166,8 @@ def shaped_rewards(groups: Sequence[Group], recipe: RLRecipe, method: Method) ->
     return rewards_PG + soft_overlong_penalty(lengths_PG, max_length=longest, buffer=buffer, penalty=penalty)
 
 
-def _sampling(recipe: RLRecipe, seed: int) -> Sampling:
+def rollout_sampling(recipe: RLRecipe | OnlinePreferenceRecipe, seed: int) -> Sampling:
+    """How a recipe's rollouts are drawn, with the seed of one purpose at one step."""
     rollout = recipe.rollout
     return Sampling(
         n=rollout.num_generations,
@@ -74,6 +182,6 @@ def _sampling(recipe: RLRecipe, seed: int) -> Sampling:
     )
 
 
-def step_seed(recipe: RLRecipe, step: int, purpose: str) -> int:
+def step_seed(recipe: RLRecipe | OnlinePreferenceRecipe, step: int, purpose: str) -> int:
     """A seed for one purpose at one step: what a resumed run draws does not depend on what was drawn before."""
     return int.from_bytes(hashlib.sha256(f"{recipe.seed}/{step}/{purpose}".encode()).digest()[:7])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ from align.errors import Preempted
 from align.evaluate.generate import evaluate_model, spread
 from align.learner.checkpoint import resume_checkpoint, write_checkpoint
 from align.recipe.evaluation import evaluation_sampling
+from align.recipe.schema import Evaluation
 from align.run.console import RunConsole
 from align.run.directory import RunDirectory
 from align.run.log import RunLog
@@ -22,16 +23,27 @@ from align.run.report import final_report
 from align.run.signals import StopSignals
 
 if TYPE_CHECKING:
-    from align.loops.site import Site
+    from align.evaluate.pairs import HeldOutResult
     from align.recipe.load import Resolved
     from align.recipe.schema import TrainRecipe
     from align.types import Group
+
+
+HeldOut = Callable[[Callable[[int], None]], "HeldOutResult"]  # gets what to call with the items done since the last call
 
 
 class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Any) -> None: ...
+
+
+class Trained(Stateful, Protocol):
+    """A model that is trained beside the policy: saved in a folder of its own, with its optimizer's state."""
+
+    def save_model(self, folder: Path) -> None: ...
+
+    def load_model(self, folder: Path) -> None: ...
 
 
 class Session:
@@ -48,14 +60,25 @@ class Session:
         self._stack = ExitStack()
         self.step = self.tokens = 0  # both over all resumes
 
-    def begin(self, site: Site, parts: Mapping[str, Stateful], **record: Any) -> None:
-        """Open the run directory, restore the last checkpoint into `site.learner` and `parts` on resume, evaluate before.
+    def begin(
+        self,
+        site: Any,
+        parts: Mapping[str, Stateful],
+        held_out: HeldOut | None = None,
+        models: Mapping[str, Trained] | None = None,
+        prepare: Callable[[], None] = lambda: None,
+        **record: Any,
+    ) -> None:
+        """Open the run directory, on resume restore the last checkpoint into the learner, `parts` and `models`, evaluate before.
 
+        An evaluation is pass@k of the site's policy, or what `held_out` finds: then the site needs no engine and no rewards.
+        `prepare` is called with the run directory open and the learner still as the recipe makes it, on resume too.
         `record` is stored in environment.json, beside the versions of the rewards.
         """
-        self._site, self._parts = site, parts
-        record = {"rewards": site.scorer.stack.versions, **record}
+        self._site, self._parts, self._held_out, self._models = site, parts, held_out, models or {}
+        record = {**({} if held_out else {"rewards": site.scorer.stack.versions}), **record}
         self.run = self._stack.enter_context(RunDirectory.open(self.resolved, **self._how, record=record))
+        prepare()
         if self.run.resumed:
             self._restore()
         evaluation = self.recipe.evaluate
@@ -106,7 +129,7 @@ class Session:
     def _next_command(self) -> str:
         """What to try on the trained model: sample it more often where it was evaluated, else write it out as a plain folder."""
         evaluation, path = self.recipe.evaluate, self.run.path
-        if evaluation is None:
+        if not isinstance(evaluation, Evaluation):
             return f"align export {path} {path}/model"
         return f"align evaluate {path}/resolved.yaml --model {path} --n {4 * evaluation.num_generations}"
 
@@ -132,8 +155,11 @@ class Session:
         return stored is not None and stored["step"] == self.step
 
     def _evaluate(self, name: str) -> None:
+        if self._held_out is not None:
+            self._judge(self._held_out, name)
+            return
         evaluation = self.recipe.evaluate
-        assert evaluation is not None
+        assert isinstance(evaluation, Evaluation)
         self._site.engine.publish(self._site.learner.weights(), version=self.step)
         ends = evaluation_sampling(self.recipe, evaluation)
         problems = spread(self._site.eval_prompts, evaluation.max_problems)
@@ -166,6 +192,20 @@ class Session:
         if name != "before":
             self._log.evaluation(self.step, metrics | {f"pass@{k}": one["value"] for k, one in pass_at_k.items()})
 
+    def _judge(self, held_out: HeldOut, name: str) -> None:
+        with self.console.activity(f"evaluating ({name})") as advance:
+
+            def on_progress(done: int) -> None:
+                advance(done)
+                if self._stop.requested:
+                    self._save_and_leave()  # the evaluation is made up for on resume
+
+            result = held_out(on_progress)
+        estimates = {key: estimate.to_dict() for key, estimate in result.estimates.items()}
+        self.run.write_evaluation(name, step=self.step, metrics=result.metrics, estimates=estimates, rows=result.rows)
+        if name != "before":
+            self._log.evaluation(self.step, result.metrics)
+
     def _write(self, folder: Path) -> None:
         """The contents of a checkpoint: model and tokenizer in Hugging Face layout, the trainer's state beside them."""
         self._site.learner.save_model(folder)
@@ -173,6 +213,10 @@ class Session:
         trainer = folder / "trainer"
         trainer.mkdir()
         torch.save(self._site.learner.state_dict(), trainer / "learner.pt")
+        for name, model in self._models.items():
+            model.save_model(folder / name)
+            self._site.tokenizer.save_pretrained(folder / name)
+            torch.save(model.state_dict(), trainer / f"{name}.pt")
         state = {"tokens": self.tokens, "parts": {name: part.state_dict() for name, part in self._parts.items()}}
         (trainer / "state.json").write_text(json.dumps(state))
 
@@ -184,6 +228,9 @@ class Session:
         trainer = checkpoint.path / "trainer"
         self._site.learner.load_model(checkpoint.path)
         self._site.learner.load_state_dict(torch.load(trainer / "learner.pt", map_location="cpu", weights_only=True))
+        for name, model in self._models.items():
+            model.load_model(checkpoint.path / name)
+            model.load_state_dict(torch.load(trainer / f"{name}.pt", map_location="cpu", weights_only=True))
         state = json.loads((trainer / "state.json").read_text())
         for name, part in self._parts.items():
             part.load_state_dict(state["parts"][name])

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from align.data.cursor import Cursor
-from align.data.demonstrations import DemonstrationSet, load_demonstrations
+from align.data.demonstrated_prompts import training_prompts
+from align.data.demonstrations import load_demonstrations
+from align.data.items import ItemSet
+from align.data.online_items import load_online_items
 from align.data.prompts import load_prompts
 from align.data.sources import row_texts
 from align.learner.learner import Learner
 from align.learner.model import load_model, load_tokenizer
 from align.loops.preflight import Rows
+from align.recipe.schema import OnlinePreferenceRecipe, SFTRecipe
 from align.rewards.compose import RewardStack
 from align.rewards.scorer import Scorer
 from align.rollout.transformers import TransformersEngine
@@ -43,7 +47,7 @@ class Site:
 @contextmanager
 def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_options: dict[str, Any]) -> Iterator[Site]:
     """Start all parts, rewards first: a reward that cannot start is refused before a model is loaded; close them at the end."""
-    with Scorer(RewardStack(recipe.rewards, getattr(recipe, "reward_budget", None))) as scorer:
+    with Scorer(RewardStack(recipe.reward_specs, getattr(recipe, "reward_budget", None))) as scorer:
         with console.activity(f"loading the model {recipe.model.path or '(fresh weights)'}"):
             tokenizer = load_tokenizer(recipe.model, row_texts(rows.train))
             causal_lm = load_model(recipe.model, tokenizer, seed=recipe.seed)
@@ -53,7 +57,8 @@ def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_opti
             for note in items.remarks():
                 console.show(note)
         learner = Learner(causal_lm, recipe.train, dtype=recipe.model.dtype, **learner_options)
-        limit = recipe.rollout.max_batch_sequences if recipe.recipe == "rl" else 256
+        rollout = getattr(recipe, "rollout", None)
+        limit = rollout.max_batch_sequences if rollout else 256
         engine = TransformersEngine(_sampled_model(learner.model, recipe.model.dtype), tokenizer, max_batch_sequences=limit)
         try:
             yield Site(
@@ -75,12 +80,15 @@ def _sampled_model(model: Any, dtype: str) -> Any:
     return copy.deepcopy(model).to(torch.bfloat16).requires_grad_(False)
 
 
-def _items(recipe: TrainRecipe, tokenizer: Any, rows: Rows) -> tuple[PromptSet | DemonstrationSet, PromptSet | None]:
+def _items(recipe: TrainRecipe, tokenizer: Any, rows: Rows) -> tuple[ItemSet[Any], PromptSet | None]:
     bad, longest = recipe.data.max_bad_rows, recipe.data.max_prompt_length
-    train: PromptSet | DemonstrationSet
+    train: ItemSet[Any]
     if recipe.recipe == "rl":
-        train = load_prompts(rows.train, tokenizer, max_prompt_length=longest, max_bad_rows=bad)
+        train = training_prompts(recipe, rows.train, tokenizer)
+    elif isinstance(recipe, OnlinePreferenceRecipe):
+        train = load_online_items(recipe, rows.train, tokenizer)
     else:
+        assert isinstance(recipe, SFTRecipe), "the other kinds have sites of their own"
         length, loss_on = recipe.train.max_length, recipe.train.loss_on
         train = load_demonstrations(rows.train, tokenizer, loss_on=loss_on, max_length=length, max_bad_rows=bad)
     if not rows.eval:

@@ -10,36 +10,51 @@ from torch import Tensor
 from align.algorithms.methods import Method
 from align.algorithms.mismatch import mismatch_metrics
 from align.learner.packing import Batch
+from align.loops.optimize import Updates
+from align.loops.rollouts import Harvest
+from align.loops.value_metrics import critic_metrics, ppo_metrics
 from align.rewards.compose import reward_metrics
 from align.run.metrics import rollout_metrics
-from align.types import Group, Update
+from align.types import Group
 
 
 def step_metrics(
-    groups: Sequence[Group],
-    unused: Sequence[Group],
+    harvest: Harvest,
     rewards_PG: Tensor,
     batch: Batch,
-    updates: Sequence[Update],
+    updates: Updates,
     method: Method,
+    *,
+    step: int,
+    beta: float,
 ) -> dict[str, float]:
     """Everything a step reports, under trl's names where it has one; rewards and lengths are those of all that was sampled."""
     metrics: dict[str, float] = {}
-    for name in {name: None for update in updates for name in update.metrics}:
-        values = [update.metrics[name] for update in updates if name in update.metrics]
+    for name in {name: None for update in updates.policy for name in update.metrics}:
+        values = [update.metrics[name] for update in updates.policy if name in update.metrics]
         metrics[name] = sum(values) / len(values)
-    old_N = updates[0].logp_N if batch.old_N is None else batch.old_N
+    old_N = updates.policy[0].logp_N if batch.old_N is None else batch.old_N
+    assert old_N is not None
     assert batch.sampler_N is not None
     mode, low, high = (method.mismatch.mode, method.mismatch.low, method.mismatch.high) if method.mismatch else (None, 0.0, 0.0)
-    metrics |= mismatch_metrics(old_N, batch.sampler_N, batch.segment_N, batch.mask_N, mode, low, high)
-    sampled = [*groups, *unused]
-    metrics |= reward_metrics([sample for group in sampled for sample in group.samples]) | rollout_metrics(sampled)
-    metrics["skipped"] = sum(not update.applied for update in updates)
+    metrics |= mismatch_metrics(old_N, batch.sampler_N, batch.segment_N, batch.drawn_N, mode, low, high)
+    if batch.teacher_N is not None:
+        metrics["teacher/kl"] = float((old_N - batch.teacher_N)[batch.drawn_N].mean())
+    samples = [sample for group in harvest.sampled for sample in group.samples]
+    metrics |= reward_metrics(samples) | rollout_metrics(harvest.sampled)
+    metrics["skipped"] = sum(not update.applied for update in updates.policy)
+    if batch.value_N is not None:
+        metrics |= critic_metrics(batch, updates)
+        metrics |= ppo_metrics(metrics, batch, rewards_PG, method, beta, step)
     if method.overlong:
-        raw_PG = torch.tensor([group.rewards_G for group in groups], dtype=torch.float64)
+        raw_PG = torch.tensor([group.rewards_G for group in harvest.groups], dtype=torch.float64)
         metrics["overlong_penalty"] = float((rewards_PG - raw_PG).nanmean())
     if method.dynamic_sampling:
-        metrics["dynamic_sampling/dropped_groups"] = len(unused)
+        metrics["dynamic_sampling/dropped_groups"] = len(harvest.sampled) - len(harvest.groups)
+    if harvest.greedy_P is not None:
+        metrics["greedy/reward"] = float(harvest.greedy_P.nanmean())
+    if harvest.demonstrations:
+        metrics["demonstrations/reward"] = reward_metrics(harvest.demonstrations)["reward"]
     return metrics
 
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from align.recipe.evaluation import evaluation_sampling
-from align.recipe.schema import EvaluateRecipe, Recipe, RLRecipe, SFTRecipe, TrainRecipe
+from align.recipe.schema import (
+    EvaluateRecipe,
+    Evaluation,
+    OnlinePreferenceRecipe,
+    PreferenceRecipe,
+    Recipe,
+    RewardModelRecipe,
+    RLRecipe,
+    SFTRecipe,
+    TrainRecipe,
+)
 from align.recipe.validate import longest_sequence
+
+SEQUENCES_OF_A_ROW = 2  # of a pair; what a list has is not known before the data is read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +34,10 @@ class Quantity:
 
 def batch_arithmetic(recipe: Recipe, rows: Mapping[str, int]) -> list[Quantity]:
     """The quantities of a run; `rows` are the usable rows of "train" and "eval", where they are known."""
-    if isinstance(recipe, RLRecipe):
+    if isinstance(recipe, RLRecipe | OnlinePreferenceRecipe):
         return [*_rl(recipe, rows), *_evaluation(recipe, rows)]
+    if isinstance(recipe, RewardModelRecipe | PreferenceRecipe):
+        return list(_stored(recipe, rows))
     if isinstance(recipe, SFTRecipe):
         return [*_sft(recipe, rows), *_evaluation(recipe, rows)]
     return list(_evaluation(recipe, rows))
@@ -32,27 +47,48 @@ def largest_micro_batch(recipe: TrainRecipe) -> tuple[int, int]:
     """(sequences, tokens of each) of a micro-batch of the longest sequences; one above the budget stands alone."""
     if isinstance(recipe, SFTRecipe):
         sequences, longest = recipe.train.sequences_per_step, recipe.train.max_length
+    elif isinstance(recipe, RewardModelRecipe | PreferenceRecipe):
+        sequences, longest = SEQUENCES_OF_A_ROW * recipe.train.rows_per_step, recipe.train.max_length
     else:
-        sequences = recipe.train.prompts_per_step * recipe.rollout.num_generations // recipe.train.minibatches
+        sequences = recipe.train.prompts_per_step * _trained_samples(recipe) // recipe.train.minibatches
         longest = recipe.data.max_prompt_length + recipe.rollout.max_completion_length
     return min(sequences, max(1, recipe.train.micro_batch_tokens // longest)), longest
 
 
-def _rl(recipe: RLRecipe, rows: Mapping[str, int]) -> Iterator[Quantity]:
+def _rl(recipe: RLRecipe | OnlinePreferenceRecipe, rows: Mapping[str, int]) -> Iterator[Quantity]:
     train, samples = recipe.train, recipe.rollout.num_generations
-    prompts, sequences = train.prompts_per_step, train.prompts_per_step * samples
+    prompts, trained = train.prompts_per_step, _trained_samples(recipe)
+    drawn, sequences = math.ceil(prompts * _oversampling(recipe)), prompts * trained
     prompt, completion = recipe.data.max_prompt_length, recipe.rollout.max_completion_length
-    yield Quantity(name="completions a step", value=sequences, how=f"{prompts} prompts x {samples} generations")
+    yield Quantity(name="completions a step", value=drawn * samples, how=f"{drawn} prompts x {samples} generations")
+    if sequences != drawn * samples:
+        yield Quantity(name="trained on", value=sequences, how=f"{prompts} prompts x {trained} completions")
     updates = train.epochs * train.minibatches
     how = f"{train.epochs} epochs x {train.minibatches} mini-batches of {sequences // train.minibatches} completions"
     yield Quantity(name="optimizer steps a step", value=updates, how=how)
     yield Quantity(name="optimizer steps", value=updates * train.steps, how=f"{updates} x {train.steps} steps")
+    critic = recipe.algorithm.critic if isinstance(recipe, RLRecipe) else None
+    if critic is not None and (alone := critic.warmup_steps):
+        how = f"the first of {train.steps}; the policy learns in {train.steps - alone}"
+        yield Quantity(name="steps of the critic alone", value=alone, how=how)
     yield _micro_batches(recipe, sequences // train.minibatches)
     how = f"{sequences} x ({prompt} prompt + {completion} completion)"
     yield Quantity(name="tokens a step, at most", value=sequences * (prompt + completion), how=how)
-    how = f"{sequences} x {completion} x {train.steps} steps"
-    yield Quantity(name="sampled tokens, at most", value=sequences * completion * train.steps, how=how)
-    yield from _passes("prompts", prompts * train.steps, f"{prompts} x {train.steps} steps", rows.get("train"))
+    how = f"{drawn * samples} x {completion} x {train.steps} steps"
+    yield Quantity(name="sampled tokens, at most", value=drawn * samples * completion * train.steps, how=how)
+    yield from _passes("prompts", drawn * train.steps, f"{drawn} x {train.steps} steps", rows.get("train"))
+
+
+def _trained_samples(recipe: RLRecipe | OnlinePreferenceRecipe) -> int:
+    """Completions of a prompt that are trained on: those that were drawn, some of them, or a demonstration more."""
+    if not isinstance(recipe, RLRecipe):
+        return recipe.rollout.num_generations
+    chosen = recipe.algorithm.train_on
+    return (chosen.samples if chosen else recipe.rollout.num_generations) + (recipe.algorithm.demonstrations is not None)
+
+
+def _oversampling(recipe: RLRecipe | OnlinePreferenceRecipe) -> float:
+    return (recipe.algorithm.oversample or 1.0) if isinstance(recipe, RLRecipe) else 1.0
 
 
 def _sft(recipe: SFTRecipe, rows: Mapping[str, int]) -> Iterator[Quantity]:
@@ -63,6 +99,20 @@ def _sft(recipe: SFTRecipe, rows: Mapping[str, int]) -> Iterator[Quantity]:
     yield Quantity(name="tokens a step, at most", value=train.sequences_per_step * train.max_length, how=how)
     drawn, how = train.sequences_per_step * train.steps, f"{train.sequences_per_step} x {train.steps} steps"
     yield from _passes("demonstrations", drawn, how, rows.get("train"))
+
+
+def _stored(recipe: RewardModelRecipe | PreferenceRecipe, rows: Mapping[str, int]) -> Iterator[Quantity]:
+    train = recipe.train
+    sequences = SEQUENCES_OF_A_ROW * train.rows_per_step
+    yield Quantity(name="optimizer steps", value=train.steps, how="one a step")
+    yield _micro_batches(recipe, sequences)
+    how = f"{train.rows_per_step} rows x {SEQUENCES_OF_A_ROW} completions x {train.max_length}, if rows are pairs"
+    yield Quantity(name="tokens a step, at most", value=sequences * train.max_length, how=how)
+    drawn, how = train.rows_per_step * train.steps, f"{train.rows_per_step} x {train.steps} steps"
+    yield from _passes("rows", drawn, how, rows.get("train"))
+    if recipe.evaluate is not None and "eval" in rows:
+        how = "all of data.eval" if recipe.evaluate.max_rows is None else f"at most {recipe.evaluate.max_rows}"
+        yield Quantity(name="rows an evaluation", value=min(rows["eval"], recipe.evaluate.max_rows or rows["eval"]), how=how)
 
 
 def _micro_batches(recipe: TrainRecipe, sequences: int) -> Quantity:
@@ -79,7 +129,7 @@ def _passes(what: str, drawn: int, how: str, rows: int | None) -> Iterator[Quant
 
 def _evaluation(recipe: Recipe, rows: Mapping[str, int]) -> Iterator[Quantity]:
     evaluation, problems = recipe.evaluate, rows.get("eval")
-    if evaluation is None or problems is None:
+    if not isinstance(evaluation, Evaluation) or problems is None:
         return
     problems = min(problems, evaluation.max_problems or problems)
     samples = problems * evaluation.num_generations

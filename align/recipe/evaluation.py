@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from align.recipe.schema import Evaluation, Recipe, RLRecipe
+from align.recipe.schema import Evaluation, OnlinePreferenceRecipe, Recipe, RLRecipe
 
 DEFAULT_LENGTH = 256  # tokens of a completion, where no rollout says how long one may be
 
@@ -21,7 +21,7 @@ class EvaluationSampling:
 def evaluation_sampling(recipe: Recipe, evaluation: Evaluation | None) -> EvaluationSampling:
     """What `evaluation` says, else what the recipe's rollouts do, else 256 tokens and no stops."""
     evaluation = evaluation or Evaluation()
-    rollout = recipe.rollout if isinstance(recipe, RLRecipe) else None
+    rollout = recipe.rollout if isinstance(recipe, RLRecipe | OnlinePreferenceRecipe) else None
     stop, stop_token_ids = evaluation.stop, evaluation.stop_token_ids
     if rollout is not None:
         stop = rollout.stop if stop is None else stop

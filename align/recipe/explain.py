@@ -10,6 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from align.errors import RecipeError
+from align.recipe.schema import OnlinePreferenceRecipe, PreferenceRecipe
 from align.recipe.yaml12 import FLOAT, Node
 
 WANTED = {
@@ -35,7 +36,12 @@ ELSEWHERE = {  # names from other toolkits: ours
     "model_name_or_path": "model.path",
     "dataset_name": "data.train",
     "kl_coef": "algorithm.beta",
+    "center_rewards_coefficient": "algorithm.centering",
     "clip_range": "algorithm.epsilon",
+    "cliprange": "algorithm.epsilon",
+    "cliprange_value": "algorithm.critic.value_clip",
+    "vf_coef": "algorithm.critic.coefficient",
+    "value_model": "algorithm.critic.path",
     "loss_type": "algorithm.loss and algorithm.reduce",
     "reward_funcs": "rewards",
     "reward_weights": "rewards.0.weight",
@@ -113,6 +119,8 @@ def _nearest_key(name: str, section: list[str | int], model: type[BaseModel]) ->
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.7)
     if close:
         return f"did you mean `{close[0]}`?"
+    if model is PreferenceRecipe and not section and name in OnlinePreferenceRecipe.model_fields:
+        return f"{name} is for pairs that are drawn during training: add a section `online: {{}}`"
     elsewhere = dict.fromkeys(section for key, section in _all_keys(model) if key == name)
     if name in ELSEWHERE:
         return f"here this is {ELSEWHERE[name]}"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from align.errors import AlignError, CheckpointError, DataError, RecipeError
 from align.recipe.fresh_model import fresh_model
-from align.recipe.schema import Recipe
+from align.recipe.schema import Recipe, RLRecipe
 from align.recipe.validate import Finding, raise_first
 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -75,9 +75,15 @@ def _template(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _model(recipe: Recipe) -> Iterator[Finding]:
-    name, key = recipe.model.path, "model.path"
-    if name is None:
-        return
+    if recipe.model.path is not None:
+        yield from _causal_lm("model.path", recipe.model.path)
+    if isinstance(recipe, RLRecipe) and recipe.algorithm.teacher is not None:
+        yield from _causal_lm("algorithm.teacher.path", recipe.algorithm.teacher.path)
+    if isinstance(recipe, RLRecipe) and recipe.algorithm.critic is not None and recipe.algorithm.critic.path is not None:
+        yield from _causal_lm("algorithm.critic.path", recipe.algorithm.critic.path)
+
+
+def _causal_lm(key: str, name: str) -> Iterator[Finding]:
     path = Path(name)
     yield from _unusable_name(key, name, "a hub id such as Qwen/Qwen2.5-0.5B-Instruct, or a folder")
     if path.is_file():
@@ -103,12 +109,16 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _rewards(recipe: Recipe) -> Iterator[Finding]:
-    from align.rewards.names import REWARD_NAMES
+    from align.rewards.names import REWARD_NAMES, is_model_path
 
-    for number, spec in enumerate(recipe.rewards):
+    for number, spec in enumerate(recipe.reward_specs):
         key = f"rewards.{number}.use"
         module, colon, function = spec.use.rpartition(":")
         if spec.use in REWARD_NAMES:
+            continue
+        if is_model_path(spec.use):
+            if not Path(spec.use).exists() and looks_like_path(spec.use):
+                yield _missing(key, "reward model", Path(spec.use), CheckpointError)
             continue
         if module.endswith(".py"):
             yield from _function_in(key, Path(module), function, f"{module}:")

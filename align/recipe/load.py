@@ -16,7 +16,7 @@ from align.errors import RecipeError
 from align.recipe.explain import explain
 from align.recipe.files import validate_files
 from align.recipe.override import override
-from align.recipe.schema import RECIPE_KINDS, Common, Recipe
+from align.recipe.schema import RECIPE_KINDS, Common, Recipe, recipe_class
 from align.recipe.validate import validate
 from align.recipe.yaml12 import Node, Text, from_yaml, parse, plain_value, to_yaml
 
@@ -192,7 +192,7 @@ def _recipe(tree: Mapping[str, Any], node: Node) -> Recipe:
         )
         close = difflib.get_close_matches(str(kind), RECIPE_KINDS, n=1)
         raise RecipeError(message, place=written.origin, fix=f"write `recipe: {close[0] if close else 'rl'}`; there are {kinds}")
-    model: type[Common] = RECIPE_KINDS[kind]
+    model: type[Common] = recipe_class(kind, tree)
     try:
         return model.model_validate(tree)  # type: ignore[return-value]
     except ValidationError as error:

@@ -34,6 +34,6 @@ def recipe_key(place: str, recipe: Recipe) -> str | None:
         name, _, key = place.removeprefix("rewards: ").rpartition(": ")
         if name == "use":
             name, key = key, name
-        return next((f"rewards.{number}.{key}" for number, spec in enumerate(recipe.rewards) if spec.use == name), "rewards")
+        return next((f"rewards.{number}.{key}" for number, spec in enumerate(recipe.reward_specs) if spec.use == name), "rewards")
     known = _DOTTED.fullmatch(place) and place.split(".")[0] in type(recipe).model_fields
     return place if known and not Path(place).exists() else None

@@ -7,21 +7,37 @@ grouped-query attention. The sum leaves out the allocator's fragmentation.
 
 from __future__ import annotations
 
+import copy
 import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.errors import RecipeError
-from align.learner.config import last_sentence, read_config
+from align.learner.config import last_sentence, no_value_model, read_config
 from align.learner.logprobs import CHUNK_ELEMENTS
 from align.learner.model import with_lora
+from align.learner.trained import critic_folder, model_folder
 from align.recipe.arithmetic import largest_micro_batch
 from align.recipe.evaluation import evaluation_sampling
-from align.recipe.schema import EvaluateRecipe, Recipe, RLRecipe, TrainRecipe
+from align.recipe.preference import needs_reference
+from align.recipe.schema import (
+    Critic,
+    EvaluateRecipe,
+    Evaluation,
+    OnlinePreferenceRecipe,
+    Recipe,
+    RewardModelRecipe,
+    RLRecipe,
+    Teacher,
+    TrainRecipe,
+)
+from align.rewards.names import built_in_name
+from align.rewards.registry import params_of
 
 if TYPE_CHECKING:
     import torch
@@ -80,10 +96,15 @@ def estimate_memory(resolved: Resolved, method: Method | None, vocab_size: int |
         parameters = sum(parameter.numel() for parameter in model.parameters())
         trainable = 0 if isinstance(recipe, EvaluateRecipe) else sum(p.numel() for p in model.parameters() if p.requires_grad)
         parts = [_process(), Part(name="weights", bytes=FLOAT32 * parameters, held="always", how=f"{parameters:,} x float32")]
-        if isinstance(recipe, RLRecipe) or recipe.evaluate is not None:
+        if isinstance(recipe, RLRecipe | OnlinePreferenceRecipe) or isinstance(recipe.evaluate, Evaluation):
             parts += _generation(recipe, model)
         if not isinstance(recipe, EvaluateRecipe):
-            parts += _training(recipe, model, trainable, reference=bool(method and method.kl and not recipe.model.lora))
+            parts += _training(recipe, model, trainable, reference=_copies_policy(recipe, method))
+        if isinstance(recipe, RLRecipe) and method and "critic" in method.needs:
+            parts += _critic(recipe, config, trainable, resolved.place)
+        if isinstance(recipe, RLRecipe) and recipe.algorithm.teacher is not None:
+            parts.append(_teacher(recipe, recipe.algorithm.teacher, resolved.place("algorithm.teacher.path")))
+    parts += _reward_models(recipe)
     device, available = _device()
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     return Memory(
@@ -91,17 +112,25 @@ def estimate_memory(resolved: Resolved, method: Method | None, vocab_size: int |
     )
 
 
+def _copies_policy(recipe: Recipe, method: Method | None) -> bool:
+    """Whether a frozen copy is held as the reference: with adapters it is the model without them, on stored data asked once."""
+    if recipe.model.lora is not None:
+        return False
+    return bool(method and method.kl) or (isinstance(recipe, OnlinePreferenceRecipe) and needs_reference(recipe.algorithm))
+
+
 @contextmanager
 def _fake_model(recipe: Recipe, config: Any, place: str) -> Iterator[Any]:
-    """The recipe's causal LM, adapters included, in a context where tensors have no storage."""
+    """The recipe's causal LM or reward model, adapters included, in a context where tensors have no storage."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    factory = AutoModelForSequenceClassification if isinstance(recipe, RewardModelRecipe) else AutoModelForCausalLM
     config._attn_implementation = "sdpa"
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            model = factory.from_config(config, dtype=torch.float32)
             if recipe.model.lora is not None:
                 model = with_lora(model, recipe.model.lora, recipe.seed)
         with FakeTensorMode():
@@ -144,10 +173,73 @@ def _training(recipe: TrainRecipe, model: Any, trainable: int, *, reference: boo
     checkpointing = ", gradient checkpointing" if recipe.train.gradient_checkpointing else ""
     how = f"micro-batch of {rows} x {longest} tokens in {recipe.model.dtype}{checkpointing}"
     yield Part(name="activations", bytes=kept, held="update", how=how)
+    if isinstance(recipe, RewardModelRecipe):
+        return  # a few numbers a sequence
     vocabulary = int(model.get_output_embeddings().weight.shape[0])
     slice_rows = max(1, min(CHUNK_ELEMENTS // vocabulary, rows * longest))
     how = f"slices of {slice_rows} x {vocabulary} logits"
     yield Part(name="logits", bytes=LOGIT_COPIES * FLOAT32 * slice_rows * vocabulary, held="update", how=how)
+
+
+def _critic(recipe: RLRecipe, config: Any, trainable: int, place: Callable[[str], str]) -> Iterator[Part]:
+    """A value model of its own, or a head on the policy's layers. The policy's gradients are freed before its own are made."""
+    settings = recipe.algorithm.critic or Critic()
+    if settings.trunk == "shared":
+        trained = int(config.get_text_config().hidden_size) + 1
+        yield Part(name="value head", bytes=FLOAT32 * 4 * trained, held="always", how=f"{trained:,} x 4 x float32, with AdamW")
+        return
+    if settings.path is not None:
+        where = recipe.model.model_copy(update={"path": critic_folder(settings.path), "init": None, "revision": None})
+        config = read_config(where, place("algorithm.critic.path"))
+    trained = _value_model_size(config, place("algorithm.critic"))
+    yield Part(name="critic", bytes=FLOAT32 * trained, held="always", how=f"{trained:,} x float32")
+    if not settings.frozen:
+        how = f"{trained:,} trained x 2 x float32"
+        yield Part(name="critic's optimizer", bytes=2 * FLOAT32 * trained, held="always", how=how)
+        if trained > trainable:
+            how = f"{trained:,} x float32, less those of the policy, which are freed before"
+            yield Part(name="critic's gradients", bytes=FLOAT32 * (trained - trainable), held="update", how=how)
+
+
+def _teacher(recipe: RLRecipe, teacher: Teacher, place: str) -> Part:
+    """The weights of a second model, which is only asked."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = read_config(teacher.as_model(), place)
+    with torch.device("meta"):
+        size = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
+    dtype = teacher.dtype or recipe.model.dtype
+    width = FLOAT32 if dtype == "float32" else FLOAT32 // 2
+    return Part(name="teacher", bytes=width * size, held="always", how=f"{size:,} x {dtype}")
+
+
+def _value_model_size(config: Any, place: str) -> int:
+    """How many parameters a value model with this configuration of its layers has."""
+    import torch
+    from transformers import AutoModelForTokenClassification
+
+    config = copy.deepcopy(config)
+    config.num_labels = 1
+    try:
+        with torch.device("meta"):
+            model = AutoModelForTokenClassification.from_config(config)
+    except ValueError:
+        raise no_value_model(config, place) from None
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _reward_models(recipe: Recipe) -> Iterator[Part]:
+    """Models that judge, by the size of their files; one of the hub that was not fetched yet is left out."""
+    for spec in recipe.reward_specs:
+        if built_in_name(spec.use) != "reward_model":
+            continue
+        params: Any = params_of(spec)
+        for path in [params.path] if isinstance(params.path, str) else params.path:
+            stored = sum(file.stat().st_size for file in Path(model_folder(path)).expanduser().glob("*.safetensors"))
+            if stored:
+                share = 1 if params.dtype == "float32" else 2
+                yield Part(name="reward model", bytes=stored // share, held="always", how=f"{path} in {params.dtype}")
 
 
 def _kept_for_backward(model: Any, tokens: int, dtype: str, *, checkpointing: bool) -> int:
@@ -197,7 +289,7 @@ class _Decoding:
 def _decodings(recipe: Recipe) -> Iterator[_Decoding]:
     """Of the training steps and of the evaluations, those that the recipe has."""
     prompt, rollout = recipe.data.max_prompt_length, None
-    if isinstance(recipe, RLRecipe):
+    if isinstance(recipe, RLRecipe | OnlinePreferenceRecipe):
         rollout = recipe.rollout
         yield _Decoding(
             what="rollouts",
@@ -205,7 +297,7 @@ def _decodings(recipe: Recipe) -> Iterator[_Decoding]:
             length=prompt + rollout.max_completion_length,
             copies=SORTED_COPIES if rollout.top_k or rollout.top_p < 1 else SAMPLER_COPIES,
         )
-    if evaluation := recipe.evaluate:
+    if isinstance(evaluation := recipe.evaluate, Evaluation):
         most = rollout.max_batch_sequences if rollout else OTHER_BATCH
         yield _Decoding(
             what="evaluation",

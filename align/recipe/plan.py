@@ -24,7 +24,7 @@ from align.recipe.probe import (
     shared_prompts,
 )
 from align.recipe.render import render_plan
-from align.recipe.schema import Recipe, RLRecipe
+from align.recipe.schema import OnlinePreferenceRecipe, Recipe, RLRecipe
 
 __all__ = ["Plan", "make_plan", "render_plan"]
 
@@ -81,7 +81,7 @@ def _tokenizer(recipe: Recipe, sources: Mapping[str, Sequence[RowSet]], notes: l
 
 def _judged(recipe: Recipe, taken: Mapping[str, ItemSet[Any]]) -> list[Any]:
     """Prompts that the rewards will judge: of training where there is any, else of the evaluation; sources in turn."""
-    found = taken.get("train" if isinstance(recipe, RLRecipe) else "eval")
+    found = taken.get("train" if isinstance(recipe, RLRecipe | OnlinePreferenceRecipe) else "eval")
     if found is None:
         return []
     deepest = max(map(len, found.by_source))

@@ -9,12 +9,27 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from align.data.demonstrated_prompts import training_prompts
 from align.data.demonstrations import load_demonstrations
-from align.data.items import ItemSet
+from align.data.items import ItemSet, token_sequences
+from align.data.judged import load_judged
+from align.data.online_items import load_online_items
+from align.data.pairs import LOADERS
 from align.data.prompts import load_prompts
 from align.data.sources import RowSet, read_all
-from align.recipe.schema import Recipe, RewardBudget, SFTRecipe
+from align.recipe.needs import row_need
+from align.recipe.preference import row_kind
+from align.recipe.schema import (
+    OnlinePreferenceRecipe,
+    PreferenceRecipe,
+    Recipe,
+    RewardBudget,
+    RewardModelRecipe,
+    RLRecipe,
+    SFTRecipe,
+)
 from align.rewards.compose import RewardStack
+from align.rewards.names import built_in_name
 from align.types import Completion, Prompt, Rollout
 
 if TYPE_CHECKING:
@@ -54,10 +69,9 @@ class RewardProbe:
 def read_sources(recipe: Recipe) -> dict[str, list[RowSet]]:
     """All rows by split, read as a run reads them. Raises DataError where a run would."""
     bad = recipe.data.max_bad_rows
-    need = "demonstration" if isinstance(recipe, SFTRecipe) else "prompt"
-    sources = {"train": read_all(recipe.data.train, max_bad_rows=bad, need=need)}  # type: ignore[arg-type]
+    sources = {"train": read_all(recipe.data.train, max_bad_rows=bad, need=row_need(recipe, "train"))}
     if recipe.evaluate is not None:
-        sources["eval"] = read_all(recipe.data.eval, max_bad_rows=bad)
+        sources["eval"] = read_all(recipe.data.eval, max_bad_rows=bad, need=row_need(recipe, "eval"))
     return {split: rowsets for split, rowsets in sources.items() if rowsets}
 
 
@@ -79,8 +93,8 @@ def probe_data(
                     bad=rowset.bad,
                     looked_at=len(probed.rows) if tokenizer is not None else 0,
                     dropped=items.dropped_long[rowset.label],
-                    lengths=[len(item.token_ids) for item in found],
-                    examples=[tokenizer.decode(item.token_ids) for item in found[:SHOWN]],
+                    lengths=[max(map(len, token_sequences(item))) for item in found],
+                    examples=[tokenizer.decode(token_sequences(item)[0]) for item in found[:SHOWN]],
                 )
             )
     return probes, taken
@@ -96,9 +110,20 @@ def _items(recipe: Recipe, split: str, rowsets: Sequence[RowSet], tokenizer: Any
             bad=[entry for rowset in rowsets for entry in rowset.bad],
             notes=[],
         )
+    if isinstance(recipe, RewardModelRecipe):
+        return load_judged(recipe, rowsets, tokenizer)
+    if isinstance(recipe, PreferenceRecipe):
+        train = recipe.train
+        return LOADERS["pair" if split == "eval" else row_kind(recipe.algorithm)](
+            rowsets, tokenizer, max_length=train.max_length, truncation=train.truncation, max_bad_rows=bad
+        )
+    if split == "train" and isinstance(recipe, OnlinePreferenceRecipe):
+        return load_online_items(recipe, rowsets, tokenizer)
     if split == "train" and isinstance(recipe, SFTRecipe):
         length, loss_on = recipe.train.max_length, recipe.train.loss_on
         return load_demonstrations(rowsets, tokenizer, loss_on=loss_on, max_length=length, max_bad_rows=bad)
+    if split == "train" and isinstance(recipe, RLRecipe):
+        return training_prompts(recipe, rowsets, tokenizer)
     return load_prompts(rowsets, tokenizer, max_prompt_length=recipe.data.max_prompt_length, max_bad_rows=bad)
 
 
@@ -114,10 +139,10 @@ def shared_prompts(sources: Mapping[str, Sequence[RowSet]]) -> int:
 
 def probe_rewards(recipe: Recipe, prompts: Sequence[Prompt], tokenizer: Any) -> list[RewardProbe]:
     """What each reward says of reference answers and of empty completions. Nothing it says is fatal here."""
-    answered = [prompt for prompt in prompts if reference_text(prompt) is not None][:PROBED_PROMPTS]
-    if not recipe.rewards:
+    if not recipe.reward_specs:
         return []
-    stack = RewardStack(recipe.rewards, RewardBudget(max_error_rate=1.0))
+    answered = [prompt for prompt in prompts if reference_text(prompt) is not None][:PROBED_PROMPTS]
+    stack = RewardStack(recipe.reward_specs, RewardBudget(max_error_rate=1.0))
     try:
         reference = asyncio.run(stack.score([_rollout(prompt, str(reference_text(prompt)), tokenizer) for prompt in answered]))
         empty = asyncio.run(stack.score([_rollout(prompt, "", tokenizer) for prompt in prompts[:PROBED_PROMPTS]]))
@@ -126,11 +151,11 @@ def probe_rewards(recipe: Recipe, prompts: Sequence[Prompt], tokenizer: Any) -> 
     return [
         _reward_probe(
             name,
-            not spec.use.startswith("format."),
+            not spec.use.startswith("format.") and built_in_name(spec.use) != "reward_model",
             [scored.verdicts[name] for scored in reference if name in scored.verdicts],
             [scored.verdicts[name] for scored in empty if name in scored.verdicts],
         )
-        for spec, name in zip(recipe.rewards, stack.names, strict=True)
+        for spec, name in zip(recipe.reward_specs, stack.names, strict=True)
     ]
 
 
@@ -165,7 +190,7 @@ def probe_notes(taken: Mapping[str, ItemSet[Any]], rewards: Sequence[RewardProbe
     for split, items in taken.items():
         yield from (f"data.{split}: {remark}" for remark in items.remarks())
     if shared:
-        yield f"{shared} prompts of data.eval are in data.train too: pass@k will look better than it is"
+        yield f"{shared} prompts of data.eval are in data.train too: the evaluation will look better than it is"
     for reward in rewards:
         tried = sum(reward.reference.values())
         if reward.judges_answers and (failures := tried - reward.reference.get("pass", 0)):

@@ -23,6 +23,8 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _FIELDS = (
     ("reward", "reward", ".3f"),
     ("loss", "loss", ".4f"),
+    ("accuracy", "rewards/accuracies", ".0%"),
+    ("margin", "rewards/margins", ".3f"),
     ("length", "completions/mean_length", ".0f"),
     ("cut off", "completions/clipped_ratio", ".0%"),
     ("kl", "kl", ".4f"),

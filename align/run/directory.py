@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from align.errors import CheckpointError, Preempted, RecipeError, RunInUseError, StorageError
@@ -125,37 +125,44 @@ class RunDirectory:
         name: str,
         *,
         step: int,
-        pass_at_k: Mapping[int, Mapping[str, float]],
         metrics: Mapping[str, float],
+        pass_at_k: Mapping[int, Mapping[str, float]] = MappingProxyType({}),
+        estimates: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
         rows: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         """Store an evaluation: `before` and `after` go into the summary, others are called after their step.
 
-        `pass_at_k` maps k to value, low and high; `rows` are the samples, one line each in eval/<name>.jsonl.
+        `pass_at_k` maps k, and `estimates` the name of another number, to value, low and high; `rows` are the samples, one
+        line each in eval/<name>.jsonl.
         """
         stored = {"step": step, "pass_at_k": {str(k): dict(v) for k, v in pass_at_k.items()}, "metrics": plain_numbers(metrics)}
+        if estimates:
+            stored["estimates"] = {name: dict(estimate) for name, estimate in estimates.items()}
         write_samples(self.evaluations / f"{name}.jsonl", rows)
         write_atomically(self.evaluations / f"{name}.json", json.dumps(stored, indent=1))
 
     def evaluation(self, name: str) -> dict[str, Any] | None:
-        """What `write_evaluation` stored under `name` (step, pass_at_k, metrics), or None."""
+        """What `write_evaluation` stored under `name` (step, pass_at_k, estimates, metrics), or None."""
         file = self.evaluations / f"{name}.json"
         return json.loads(file.read_text()) if file.exists() else None
 
     def finish(self, status: Status = "done", **more: Any) -> dict[str, Any]:
         """Write summary.json from the records, with `more` added, and return it.
 
-        Keys: status, steps, seconds, tokens, resumes, and pass_at_k where the run was evaluated before or after.
+        Keys: status, steps, seconds, tokens, resumes, and pass_at_k or estimates where the run was evaluated before or after.
         """
         rows = read_rows(self.metrics_file)
-        evaluations = {name: stored["pass_at_k"] for name in ("before", "after") if (stored := self.evaluation(name))}
+        evaluations = {name: stored for name in ("before", "after") if (stored := self.evaluation(name))}
+        intervals = {
+            key: {name: stored.get(key, {}) for name, stored in evaluations.items()} for key in ("pass_at_k", "estimates")
+        }
         self.summary = {
             "status": status,
             "steps": int(last_value(rows, "step")),
             "seconds": round(self.elapsed(), 1),
             "tokens": int(last_value(rows, "num_tokens")),
             "resumes": len(self._environment().get("resumes", [])),
-            **({"pass_at_k": evaluations} if evaluations else {}),
+            **{key: by_name for key, by_name in intervals.items() if any(by_name.values())},
             **more,
         }
         write_atomically(self.path / "summary.json", json.dumps(self.summary, indent=1))

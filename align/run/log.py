@@ -33,12 +33,14 @@ class RunLog:
     def step(self, step: int, metrics: Mapping[str, Any], groups: Sequence[Group] = ()) -> None:
         """Log a finished step; `num_tokens` is the count since the start of the run.
 
-        Adds `step_time`, `time/<phase>` and `elapsed`, in seconds, and `tokens_per_second`.
+        Adds `step_time`, `time/<phase>` and `elapsed`, in seconds, `tokens_per_second`, and as `eps` the episodes per second.
         """
         row = dict(metrics) | self.timer.lap() | {"elapsed": self._run.elapsed()}
         if "num_tokens" in row:
             row["tokens_per_second"] = (row["num_tokens"] - self._tokens) / row["step_time"]
             self._tokens = row["num_tokens"]
+        if "episode" in row:
+            row["eps"] = row["episode"] / row["elapsed"]
         self._write(step, row)
         self._console.step(step, plain_numbers(row))
         for note in self._watch.look(step, {key: float(value) for key, value in row.items()}):

@@ -50,8 +50,9 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """Rewards and lengths of a step's groups, under trl's names.
 
     `reward` and `reward_std` (unbiased) are over all samples with a verdict, `frac_reward_zero_std` is the share of groups
-    whose rewards are all equal and so teach nothing. Lengths are in tokens; `clipped_ratio` is the share of completions cut
-    at the length limit and `terminated` ones are the others. Where several sources are mixed, `reward/<source>` tells them apart.
+    whose rewards are all equal and so teach nothing; where prompts have one sample each, all samples are one group. Lengths are in
+    tokens; `clipped_ratio` is the share of completions cut at the length limit and `terminated` ones are the others. Where several
+    sources are mixed, `reward/<source>` tells them apart.
     """
     samples = [sample for group in groups for sample in group.samples]
     if not samples:
@@ -59,10 +60,11 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     rewards = [sample.reward for sample in samples if not math.isnan(sample.reward)]
     lengths = [len(sample.rollout.completion.token_ids) for sample in samples]
     ended = [n for n, sample in zip(lengths, samples, strict=True) if sample.rollout.completion.finish_reason != "length"]
+    compared = [group.rewards_G for group in groups] if len(samples) > len(groups) else [tuple(rewards)]
     metrics = {
         "reward": statistics.fmean(rewards) if rewards else math.nan,
         "reward_std": statistics.stdev(rewards) if len(rewards) > 1 else 0.0,
-        "frac_reward_zero_std": statistics.fmean(_is_constant(group.rewards_G) for group in groups),
+        "frac_reward_zero_std": statistics.fmean(_is_constant(rewards_G) for rewards_G in compared),
         "frac_masked": 1 - len(rewards) / len(samples),
         "completions/mean_length": statistics.fmean(lengths),
         "completions/min_length": min(lengths),

@@ -1,4 +1,4 @@
-"""What a run says at its end: pass@k before and after, the curve, and where to go from here."""
+"""What a run says at its end: what the evaluations found before and after, the curve, and where to go from here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def final_report(run: RunDirectory, console: RunConsole, next_command: str | Non
     console.end()
     metric = _show_curve(run, console)
     if "pass_at_k" in summary:
-        console.show(pass_at_k_table(summary["pass_at_k"]))
+        console.show(interval_table("held-out problems", summary["pass_at_k"], prefix="pass@"))
+    if "estimates" in summary:
+        console.show(interval_table("held-out data", summary["estimates"]))
     tokens = f", {summary['tokens']:,} tokens" if summary["tokens"] else ""
     resumes = f", resumed {summary['resumes']} times" if summary["resumes"] else ""
     console.show(f"{summary['status']}: {summary['steps']} steps in {clock(summary['seconds'])}{tokens}{resumes}")
@@ -32,21 +34,21 @@ def final_report(run: RunDirectory, console: RunConsole, next_command: str | Non
         console.show(f"next: {next_command}")
 
 
-def pass_at_k_table(evaluations: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
-    """One line a k: value and 95 % interval of each evaluation, and the change from the first to the last."""
+def interval_table(title: str, evaluations: Mapping[str, Mapping[str, Mapping[str, float]]], prefix: str = "") -> Table:
+    """One line a k, or a number's name: value and 95 % interval of each evaluation, and the change from the first to the last."""
     names = list(evaluations)
-    table = Table(title="held-out problems", title_justify="left")
+    table = Table(title=title, title_justify="left")
     table.add_column("")
     for name in names:
         table.add_column(f"{name} (95 % interval)", justify="right")
     if len(names) > 1:
         table.add_column("change", justify="right")
-    for k in sorted({k for entry in evaluations.values() for k in entry}, key=int):
+    for k in sorted({k for entry in evaluations.values() for k in entry}, key=lambda k: (len(k), k) if k.isdigit() else (0, k)):
         found = [evaluations[name].get(k) for name in names]
         cells = [f"{e['value']:.3f} ({e['low']:.3f} to {e['high']:.3f})" if e else "" for e in found]
         first, last = found[0], found[-1]
         change = [f"{last['value'] - first['value']:+.3f}" if first and last else ""] if len(names) > 1 else []
-        table.add_row(f"pass@{k}", *cells, *change)
+        table.add_row(f"{prefix}{k}", *cells, *change)
     return table
 
 

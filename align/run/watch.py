@@ -69,6 +69,8 @@ def _all_equal(step: _Step) -> Note | None:
     reward = step.now.get("reward", math.nan)
     if step.now.get("frac_reward_zero_std", 0.0) < 1.0 or math.isnan(reward):
         return None
+    if "critic/value_mean" in step.now and step.now.get("reward_std", 0.0) > 0:  # a critic compares the samples of all prompts
+        return None
     return Note(
         kind="all_equal",
         text=f"in every group all rewards are equal (mean {reward:.3g}): this step teaches nothing",

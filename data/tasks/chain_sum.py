@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,8 @@ Mistake = Literal["slip", "carry", "skip"]
 
 _ANSWER = re.compile(r"(?:\bso|\banswer(?: is)?:?|####|\\boxed\{)\s*(-?[0-9]+)", re.IGNORECASE)
 _ONLY_A_NUMBER = re.compile(r"\s*(-?[0-9]+)\s*\.?\s*")
+_STEP = re.compile(r"\b([0-9]{1,100})\+([0-9]{1,100})=([0-9]{1,100})\b")
+_PROBLEM = re.compile(r"[0-9]+(\+[0-9]+)+")
 _MOST_DIGITS = 100  # int() of a text is quadratic, and no sum here is this long
 
 
@@ -59,15 +62,43 @@ class ChainSum:
         }
 
     def check(self, completion: str, row: Mapping[str, Any]) -> Verdict:
-        """The number after the last `so` (or `answer:`, `####`, `\\boxed{`); a bare number counts too."""
-        found = _ANSWER.findall(completion) or [m[1] for m in [_ONLY_A_NUMBER.fullmatch(completion)] if m]
+        """The number after the last `so` (or `answer:`, `####`, `\\boxed{`); a bare number counts too.
+
+        The verdict judges every partial sum as a step as well, and the answer, or that there is none, as the last one.
+        """
+        verdict, end = self._answer(completion, row)
+        steps = _judge_steps(completion, row.get("prompt"))
+        if end:
+            steps[end] = float(verdict.status == "pass")
+        return replace(verdict, steps=tuple(sorted(steps.items())))
+
+    @staticmethod
+    def _answer(completion: str, row: Mapping[str, Any]) -> tuple[Verdict, int]:
+        """What the answer is worth, and where it ends."""
+        found = [*_ANSWER.finditer(completion)] or [match for match in [_ONLY_A_NUMBER.fullmatch(completion)] if match]
         if not found:
-            return Verdict.unparsable("no answer: it ends with `so` and a number")
-        if len(found[-1]) > _MOST_DIGITS:
-            return Verdict.failed("the answer has too many digits")
-        if int(found[-1]) == int(row["answer"]):
-            return Verdict.passed()
-        return Verdict.failed(f"answered {found[-1]}, right is {row['answer']}")
+            return Verdict.unparsable("no answer: it ends with `so` and a number"), len(completion)
+        answer, end = found[-1][1], found[-1].end(1)
+        if len(answer) > _MOST_DIGITS:
+            return Verdict.failed("the answer has too many digits"), end
+        if int(answer) == int(row["answer"]):
+            return Verdict.passed(), end
+        return Verdict.failed(f"answered {answer}, right is {row['answer']}"), end
+
+
+def _judge_steps(completion: str, problem: Any) -> dict[int, float]:
+    """End of each partial sum: 1 where it adds the next number of the problem to the sum before it, rightly; else 0."""
+    if not isinstance(problem, str) or not _PROBLEM.fullmatch(problem):
+        return {}
+    terms = problem.split("+")
+    judged: dict[int, float] = {}
+    total = terms[0]
+    for place, step in enumerate(_STEP.finditer(completion), start=1):
+        before, term, result = step.groups()
+        in_turn = before == total and place < len(terms) and term == terms[place]
+        judged[step.end()] = float(in_turn and int(before) + int(term) == int(result))
+        total = result
+    return judged
 
 
 def _work(random: Random, terms: Sequence[int], mistake: str) -> tuple[str, str]:

@@ -5,12 +5,36 @@ This module imports pydantic and nothing heavy, so that a bad recipe is refused 
 
 from __future__ import annotations
 
+from collections.abc import Container
+
+from align.recipe.schema.algorithm import (
+    Algorithm,
+    Demonstrations,
+    MacroActions,
+    Mismatch,
+    Overlong,
+    ReferenceSchedule,
+    Teacher,
+    TrainOn,
+)
+from align.recipe.schema.critic import Critic
 from align.recipe.schema.evaluate import EvaluateRecipe
-from align.recipe.schema.rl import Algorithm, Mismatch, Overlong, RLRecipe, RLTrain
+from align.recipe.schema.preference import (
+    Online,
+    OnlinePreferenceRecipe,
+    OnlinePreferenceTrain,
+    PreferenceAlgorithm,
+    PreferenceRecipe,
+    PreferenceTrain,
+    WeightedLoss,
+)
+from align.recipe.schema.reward_model import RewardModelRecipe, RewardModelTrain, RewardObjective
+from align.recipe.schema.rl import RLRecipe, RLTrain
 from align.recipe.schema.sections import (
     Common,
     Data,
     Evaluation,
+    HeldOut,
     Launch,
     Log,
     Lora,
@@ -30,31 +54,60 @@ __all__ = [
     "RECIPE_KINDS",
     "Algorithm",
     "Common",
+    "Critic",
     "Data",
+    "Demonstrations",
     "EvaluateRecipe",
     "Evaluation",
+    "HeldOut",
     "Launch",
     "Log",
     "Lora",
+    "MacroActions",
     "Mismatch",
     "Model",
     "ModelInit",
+    "Online",
+    "OnlinePreferenceRecipe",
+    "OnlinePreferenceTrain",
     "Optimization",
     "Overlong",
+    "PreferenceAlgorithm",
+    "PreferenceRecipe",
+    "PreferenceTrain",
     "RLRecipe",
     "RLTrain",
     "Recipe",
+    "ReferenceSchedule",
     "RewardBudget",
+    "RewardModelRecipe",
+    "RewardModelTrain",
+    "RewardObjective",
     "RewardSpec",
     "Rollout",
     "SFTRecipe",
     "SFTTrain",
     "Section",
     "Source",
+    "Teacher",
     "TokenizerInit",
+    "TrainOn",
     "TrainRecipe",
+    "WeightedLoss",
+    "recipe_class",
 ]
 
-TrainRecipe = RLRecipe | SFTRecipe
+TrainRecipe = RLRecipe | SFTRecipe | RewardModelRecipe | PreferenceRecipe | OnlinePreferenceRecipe
 Recipe = TrainRecipe | EvaluateRecipe
-RECIPE_KINDS: dict[str, type[Common]] = {"rl": RLRecipe, "sft": SFTRecipe, "evaluate": EvaluateRecipe}
+RECIPE_KINDS: dict[str, type[Common]] = {
+    "rl": RLRecipe,
+    "sft": SFTRecipe,
+    "preference": PreferenceRecipe,
+    "reward_model": RewardModelRecipe,
+    "evaluate": EvaluateRecipe,
+}
+
+
+def recipe_class(kind: str, keys: Container[str]) -> type[Common]:
+    """The schema of a recipe of this kind with these keys: preferences that are drawn `online` have one of their own."""
+    return OnlinePreferenceRecipe if kind == "preference" and "online" in keys else RECIPE_KINDS[kind]

@@ -148,7 +148,8 @@ class Optimization(Section):
     micro_batch_tokens: Positive = Field(8192, description="Tokens of one forward and backward pass, padding included")
     gradient_checkpointing: bool = False
     packing: Literal["auto", "packed", "rectangles"] = Field(
-        "auto", description="packed needs a variable-length attention kernel"
+        "auto",
+        description="auto: rows without padding where attention allows it; packed needs a variable-length attention kernel",
     )
     max_skipped_steps: Annotated[int, Field(ge=0)] = Field(3, description="Consecutive non-finite steps before exit code 7")
     save_steps: Annotated[int, Field(ge=0)] = Field(50, description="Steps between checkpoints; 0: at the end only")
@@ -181,6 +182,15 @@ class Evaluation(Section):
         return self
 
 
+class HeldOut(Section):
+    """What the model makes of the rows of `data.eval`; nothing is sampled."""
+
+    before: bool = True
+    after: bool = True
+    every: Annotated[int, Field(ge=0)] = Field(0, description="Steps between evaluations; 0: none in between")
+    max_rows: Positive | None = Field(None, description="Take this many, spread evenly over the data")
+
+
 class Log(Section):
     tensorboard: bool = True
     wandb: str | None = Field(None, description="Weights & Biases project; needs `pip install wandb`")
@@ -200,3 +210,8 @@ class Common(Section):
     data: Data
     log: Log = Log()
     launch: Launch = Launch()
+
+    @property
+    def reward_specs(self) -> list[RewardSpec]:
+        """The rewards, of kinds that have any."""
+        return getattr(self, "rewards", [])

@@ -8,19 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from align.recipe.schema import EvaluateRecipe, Recipe, RLRecipe, SFTRecipe
+from align.recipe.schema import (
+    EvaluateRecipe,
+    OnlinePreferenceRecipe,
+    PreferenceRecipe,
+    Recipe,
+    RewardModelRecipe,
+    RLRecipe,
+    SFTRecipe,
+)
 from align.recipe.validate.common import evaluation, finite, longest_sequence, model, packing, steps, tasks, training_data, wandb
+from align.recipe.validate.critic import critic
 from align.recipe.validate.findings import Finding, Rule, raise_first
+from align.recipe.validate.preference import idle_keys, online, online_rollout, preference_losses, stored_preferences
+from align.recipe.validate.reward_model import judgements, linear, objective
 from align.recipe.validate.rewards import rewards, task_reward
-from align.recipe.validate.rl import UNGROUPED, algorithm, minibatches, mismatch, rollout
+from align.recipe.validate.rl import algorithm, minibatches, mismatch, rollout
+from align.recipe.validate.samples import UNGROUPED, demonstrations, group_size, reference, teacher
 
 __all__ = ["UNGROUPED", "Finding", "longest_sequence", "raise_first", "validate"]
 
 _ALL: list[Rule] = [model, tasks, rewards, task_reward, evaluation, wandb]
 _TRAINING: list[Rule] = [training_data, steps, packing, *_ALL]
 RULES: dict[type, list[Rule]] = {
-    RLRecipe: [algorithm, mismatch, rollout, minibatches, *_TRAINING],
+    RLRecipe: [algorithm, critic, group_size, teacher, demonstrations, reference, mismatch, rollout, minibatches, *_TRAINING],
     SFTRecipe: _TRAINING,
+    PreferenceRecipe: [preference_losses, idle_keys, stored_preferences, training_data, steps, packing, model, tasks, wandb],
+    OnlinePreferenceRecipe: [preference_losses, idle_keys, online, online_rollout, minibatches, *_TRAINING],
+    RewardModelRecipe: [objective, linear, judgements, training_data, steps, packing, model, tasks, wandb],
     EvaluateRecipe: _ALL,
 }
 

@@ -8,7 +8,19 @@ from typing import Any
 
 from align.errors import RecipeError
 from align.recipe.evaluation import evaluation_sampling
-from align.recipe.schema import EvaluateRecipe, Evaluation, Recipe, RLRecipe, RLTrain, SFTRecipe, TrainRecipe
+from align.recipe.schema import (
+    EvaluateRecipe,
+    Evaluation,
+    OnlinePreferenceRecipe,
+    OnlinePreferenceTrain,
+    PreferenceRecipe,
+    Recipe,
+    RewardModelRecipe,
+    RLRecipe,
+    RLTrain,
+    SFTRecipe,
+    TrainRecipe,
+)
 from align.recipe.validate.findings import Finding, installed, unknown_name
 
 MAY_BE_INFINITE = (
@@ -71,7 +83,7 @@ def stops(key: str, stop: Sequence[str]) -> Iterator[Finding]:
 
 def steps(recipe: TrainRecipe) -> Iterator[Finding]:
     train = recipe.train
-    updates = train.steps * (train.epochs * train.minibatches if isinstance(train, RLTrain) else 1)
+    updates = train.steps * (train.epochs * train.minibatches if isinstance(train, RLTrain | OnlinePreferenceTrain) else 1)
     if train.warmup_steps > updates:
         message = f"train.warmup_steps = {train.warmup_steps} is more than the {updates} optimizer updates of the run"
         yield Finding(key="train.warmup_steps", message=message, fix=f"write at most {updates}")
@@ -88,25 +100,25 @@ def steps(recipe: TrainRecipe) -> Iterator[Finding]:
 def longest_sequence(recipe: Recipe) -> int:
     """Tokens of the longest sequence the recipe allows, evaluation included."""
     lengths = []
-    if isinstance(recipe, SFTRecipe):
+    if isinstance(recipe, SFTRecipe | RewardModelRecipe | PreferenceRecipe):
         lengths.append(recipe.train.max_length)
-    if isinstance(recipe, RLRecipe):
+    if isinstance(recipe, RLRecipe | OnlinePreferenceRecipe):
         lengths.append(recipe.data.max_prompt_length + recipe.rollout.max_completion_length)
-    if recipe.evaluate is not None:
+    if isinstance(recipe.evaluate, Evaluation):
         lengths.append(recipe.data.max_prompt_length + evaluation_sampling(recipe, recipe.evaluate).max_tokens)
     return max(lengths)
 
 
 def evaluation(recipe: Recipe) -> Iterator[Finding]:
-    evaluation: Evaluation | None = recipe.evaluate
-    if evaluation is None:
+    evaluation = recipe.evaluate
+    if not isinstance(evaluation, Evaluation):
         return
     if not recipe.data.eval:
         fix = "write `data: {eval: [{path: test.jsonl}]}`" + (
             "" if isinstance(recipe, EvaluateRecipe) else ", or remove evaluate"
         )
         yield Finding(key="evaluate", message="evaluate needs problems, and data.eval names none", fix=fix)
-    if not recipe.rewards:
+    if not recipe.reward_specs:
         yield Finding(
             key="evaluate", message="evaluate needs rewards to judge by", fix="write `rewards: [{use: math}]`, or remove evaluate"
         )

@@ -5,36 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from align.algorithms.names import LOSS_KNOBS, LOSS_NAMES, METHOD_LOSSES, METHOD_NAMES
+from align.algorithms.names import LOSS_KNOBS, LOSS_NAMES, METHOD_ADVANTAGES, METHOD_LOSSES, METHOD_NAMES, AdvantageName
 from align.recipe.schema import Algorithm, RLRecipe
 from align.recipe.validate.common import stops
 from align.recipe.validate.findings import Finding, unknown_name
 
-UNGROUPED = ("reinforce", "reinforce++")  # methods that can do with one sample of a prompt
+# Keys that matter to some advantages only.
+OF_ADVANTAGE: dict[str, tuple[AdvantageName, ...]] = {
+    "pass_k": ("pass@k",),
+    "choose": ("selection",),
+    "threshold": ("selection",),
+    "gamma": ("gae", "reinforce++"),
+    "lam": ("gae",),
+    "length_adaptive_lambda": ("gae",),
+    "critic_lam": ("gae",),
+    "bootstrap_truncated": ("gae",),
+}
 
 
 def algorithm(recipe: RLRecipe) -> Iterator[Finding]:
-    algorithm, size = recipe.algorithm, recipe.rollout.num_generations
+    algorithm = recipe.algorithm
     if algorithm.method not in METHOD_NAMES:
         yield unknown_name("algorithm.method", "method", algorithm.method, METHOD_NAMES)
     if algorithm.loss is not None and algorithm.loss not in LOSS_NAMES:
         yield unknown_name("algorithm.loss", "policy loss", algorithm.loss, LOSS_NAMES)
     yield from _knobs(algorithm)
     yield from _idle_kl(algorithm)
-    grouped = algorithm.method not in UNGROUPED if algorithm.baseline is None else algorithm.baseline != "none"
-    if size < 2 and grouped:
-        yield Finding(
-            key="rollout.num_generations",
-            message=f"{algorithm.method} compares the samples of a prompt, and rollout.num_generations is {size}",
-            fix="write num_generations: 8 (at least 2), or algorithm: {method: reinforce, baseline: none}",
-        )
-    dynamic = algorithm.method == "dapo" if algorithm.dynamic_sampling is None else algorithm.dynamic_sampling
-    if size < 2 and dynamic:
-        yield Finding(
-            key="algorithm.dynamic_sampling",
-            message="dynamic sampling keeps groups whose rewards differ: with one sample a group none ever does",
-            fix="write rollout: {num_generations: 8}, or dynamic_sampling: false",
-        )
+    yield from _of_other_advantages(algorithm)
     if algorithm.overlong is not None and algorithm.overlong.buffer > recipe.rollout.max_completion_length:
         limit = recipe.rollout.max_completion_length
         message = f"algorithm.overlong.buffer = {algorithm.overlong.buffer} is longer than a completion may be ({limit} tokens)"
@@ -43,6 +40,19 @@ def algorithm(recipe: RLRecipe) -> Iterator[Finding]:
             message=message,
             fix=f"write a buffer of at most {limit}, such as {max(1, limit // 4)}",
         )
+
+
+def advantage_of(algorithm: Algorithm) -> AdvantageName:
+    """The advantage that is in effect, the method's own or the recipe's."""
+    return algorithm.advantage or METHOD_ADVANTAGES[algorithm.method]
+
+
+def _of_other_advantages(algorithm: Algorithm) -> Iterator[Finding]:
+    advantage = advantage_of(algorithm)
+    for key, owners in OF_ADVANTAGE.items():
+        if getattr(algorithm, key) is not None and advantage not in owners:
+            message = f"algorithm.{key} has no effect on the advantage {advantage}: it belongs to {' and '.join(owners)}"
+            yield Finding(key=f"algorithm.{key}", message=message, fix=f"remove {key}, or write advantage: {owners[0]}")
 
 
 def _knobs(algorithm: Algorithm) -> Iterator[Finding]:
