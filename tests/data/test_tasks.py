@@ -112,6 +112,23 @@ class TestChainSum:
                 assert broken == (0 if mistake == "skip" else 1)
                 assert len(steps) == len(terms) - 1 - (mistake == "skip")
 
+    @pytest.mark.parametrize(
+        ("completion", "steps"),
+        [
+            ("17+25=42 42+38=80 so 80", [(8, 1), (17, 1), (23, 1)]),
+            ("17+25=43 43+38=81 so 81", [(8, 0), (17, 1), (23, 0)]),  # goes on rightly from a wrong sum
+            ("17+38=55 so 55", [(8, 0), (14, 0)]),  # leaves a number out
+            ("17+25=42 42+38=80 80+9=89 so 80", [(8, 1), (17, 1), (25, 0), (31, 1)]),  # adds one of its own
+            ("17+25=42 so", [(8, 1), (11, 0)]),  # comes to no answer
+            ("17+25=42", [(8, 0)]),
+            ("80", [(2, 1)]),
+            ("", []),
+        ],
+    )
+    def test_every_step_is_judged(self, completion: str, steps: list[tuple[int, int]]) -> None:
+        row = {"prompt": "17+25+38", "answer": "80"}
+        assert TASKS["chain_sum"].check(completion, row).steps == tuple((end, float(value)) for end, value in steps)
+
     def test_without_carry(self) -> None:
         assert _without_carry(47, 38) == 75
         assert _without_carry(12, 34) == 46

@@ -30,12 +30,18 @@ CUTS: list[tuple[str, list[str]]] = [
     (r"align train gsm8k/grpo$", ["model.path=base", "model.dtype=float32", *LOCAL_DATA, *SHORT_RL]),
     (r"align train gsm8k/grpo_cpu", [*LOCAL_DATA, *SHORT_RL]),
     (r"align check gsm8k/grpo", ["model.path=base", *LOCAL_DATA]),
-    (r"align train quickstart/sft", ["train.steps=2", "train.warmup_steps=0"]),
+    (r"align train (quickstart/sft|methods/start)", ["train.steps=2", "train.warmup_steps=0"]),
+    (r"align train methods/grpo output_dir", ["model.path=base", *LOCAL_DATA, *SHORT_RL]),
+    (r"align (train|check) judge", ["model.path=base", *(f"data.{split}=[{{path: pairs.jsonl}}]" for split in ("train", "eval"))]),
+    (r"align (train|check) prefer", [
+        "model.path=base", "model.dtype=float32", "train.steps=2", "train.warmup_steps=0", "train.rows_per_step=4",
+        *(f"data.{split}=[{{path: pairs.jsonl}}]" for split in ("train", "eval")),
+    ]),
     (r"align train", SHORT_RL),
     (r"align evaluate quickstart/grpo", ["evaluate.max_problems=2", "evaluate.max_completion_length=8"]),
     (r"align evaluate --model", ["--max-completion-length", "8"]),
 ]
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/recipes.md", "docs/methods.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/recipes.md", "docs/methods.md", "docs/algorithms.md", "docs/reward_models.md", "docs/preference.md"]
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -64,6 +70,8 @@ def folder(tmp_path_factory):
     rows = [{"question": f"What is {i}+{i}?", "answer": f"Twice.\n#### {2 * i}", "completion": f"so {2 * i}"} for i in range(8)]
     for name in ("problems.jsonl", "completions.jsonl"):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = [{"prompt": f"What is {i}+{i}?", "chosen": f"so {2 * i}", "rejected": f"so {2 * i + 1}"} for i in range(8)]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     run(folder, cut("align train quickstart/sft"))
     run(folder, cut("align train quickstart/grpo"))
     return folder

@@ -57,11 +57,12 @@ def test_the_reward_example_works(examples: list[str], tmp_path: Path) -> None:
 
 
 def test_the_loss_example_works(examples: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from align.algorithms import policy_losses
+    from align.algorithms import loss_registry, policy_losses
 
-    monkeypatch.setattr(policy_losses, "POLICY_LOSSES", dict(policy_losses.POLICY_LOSSES))
+    assert policy_losses.POLICY_LOSSES is loss_registry.POLICY_LOSSES
+    monkeypatch.setattr(loss_registry, "POLICY_LOSSES", dict(loss_registry.POLICY_LOSSES))
     exec(examples[1], {})  # the project's own documentation
-    loss_N = policy_losses.POLICY_LOSSES["halved"](
+    loss_N = loss_registry.POLICY_LOSSES["halved"](
         torch.tensor([-1.0, -2.0]), torch.zeros(2), torch.tensor([1.0, -3.0]), torch.tensor([0, 0]), torch.tensor([True, True])
     )
     assert loss_N.tolist() == [0.5, -3.0]

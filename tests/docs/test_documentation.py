@@ -5,11 +5,21 @@ import re
 import pytest
 
 from align.algorithms.methods import METHODS
-from align.algorithms.names import LOSS_NAMES, METHOD_NAMES, MISMATCH_MODES, REDUCTION_NAMES
+from align.algorithms.names import (
+    ADVANTAGE_NAMES,
+    DEMONSTRATION_MODES,
+    LOSS_KNOBS,
+    LOSS_NAMES,
+    METHOD_NAMES,
+    MISMATCH_MODES,
+    REDUCTION_NAMES,
+    SELECTIONS,
+)
 from align.errors import AlignError
 from align.recipe import schema
 from align.rewards.names import REWARD_NAMES
 
+PIECES = [*ADVANTAGE_NAMES, *LOSS_NAMES, *REDUCTION_NAMES, *MISMATCH_MODES, *SELECTIONS, *DEMONSTRATION_MODES]
 SECTIONS = [
     cls
     for cls in vars(schema).values()
@@ -50,7 +60,7 @@ def test_every_reward_is_documented(recipes):
 
 def test_every_method_stands_with_its_pieces(methods):
     rows = {
-        row[0]: row for row in re.findall(r"^\| `([\w+]+)` \| (.*?) \| `(\w+)`(.*?)\| `(\w+)` \| (.*?) \|", methods, flags=re.M)
+        row[0]: row for row in re.findall(r"^\| `([\w+@]+)` \| (.*?) \| `(\w+)`(.*?)\| `(\w+)` \| (.*?) \|", methods, flags=re.M)
     }
     assert set(rows) == set(METHOD_NAMES)
     for name, (_, _, loss, knobs, reduce, kl) in rows.items():
@@ -61,9 +71,16 @@ def test_every_method_stands_with_its_pieces(methods):
         assert kl == ("none" if method.kl is None else f"{method.kl.kind} in the {method.kl.where}, {method.kl.beta}")
 
 
-@pytest.mark.parametrize("name", [*LOSS_NAMES, *REDUCTION_NAMES, *MISMATCH_MODES])
+@pytest.mark.parametrize("name", PIECES)
 def test_every_piece_is_named(methods, name):
     assert f"`{name}`" in methods
+
+
+@pytest.mark.parametrize("loss", LOSS_NAMES)
+def test_every_loss_stands_with_its_knobs(methods, loss):
+    table = methods.split("## Losses")[1].split("\n## ")[0]
+    (row,) = re.findall(rf"^\| `{loss}` \| [^`|]* \| ?(.*?)\|$", table, flags=re.M)
+    assert set(re.findall(r"`(\w+)`", row)) == set(LOSS_KNOBS[loss])
 
 
 def test_the_exit_codes_of_the_readme_are_those_of_the_errors(checkout):

@@ -51,7 +51,7 @@ IN_THE_FILE = {
     "unset variable": ("runs/bad", "${ALIGN_NOT_SET}/x", 20, "ALIGN_NOT_SET is not set", "export ALIGN_NOT_SET="),
     "variable with default": ("runs/bad", "${ALIGN_NOT_SET:-x}", 20, "not the name", "only ${NAME}"),
     "no kind": ("recipe: rl\n", "", 1, "`recipe:` is missing", "write `recipe: rl`"),
-    "unknown kind": ("recipe: rl", "recipe: rlhf", 1, "'rlhf' is no kind", "there are rl, sft, evaluate"),
+    "unknown kind": ("recipe: rl", "recipe: rlhf", 1, "'rlhf' is no kind", "there are rl, sft, preference, reward_model, evaluate"),
     "text for a number": ("steps: 10", "steps: ten", 17, "must be a whole number, got the text 'ten'", "write a whole number"),
     "quoted number": ("1.0e-4", "'1.0e-4'", 18, "must be a number, got the text '1.0e-4'", "write 1.0e-4 without quotes"),
     "float for a whole number": ("steps: 10", "steps: 1e3", 17, "must be a whole number, got 1000.0", "write 1000"),
@@ -82,6 +82,21 @@ IN_THE_FILE = {
     "unknown task parameter": ("      size: 64", "      size: 64\n      params: {therms: 3}", 8, "no parameter 'therms'", "'terms'"),
     "task parameter out of range": ("      size: 64", "      size: 64\n      params: {terms: 1}", 8, "terms", ""),
     "one generation": ("num_generations: 4, max", "num_generations: 1, max", 10, "compares the samples of a prompt", "at least 2"),
+    "one generation of the best": ("num_generations: 4, max_completion_length: 32}\nrewards:\n  - use: math\n    weight: 1.0\nalgorithm:\n  method: grpo", "num_generations: 1}\nrewards: [{use: task}]\nalgorithm: {method: raft}", 10, "raft compares the samples", "at least 2"),
+    "more than there are": ("method: grpo", "train_on: {samples: 5}", 15, "takes 5 samples of a prompt, and rollout.num_generations is 4", "num_generations: 10"),
+    "one to train on": ("method: grpo", "train_on: {samples: 1}", 15, "compares the samples of a prompt, and algorithm.train_on.samples is 1", "samples: 8"),
+    "no way of choosing": ("method: grpo", "train_on: {samples: 2, by: worst}", 15, "'worst' is not possible here", "best_worst"),
+    "best of too many": ("method: grpo", "method: pass@k\n  pass_k: 5", 10, "the best of 5 samples", "smaller algorithm.pass_k"),
+    "key of another advantage": ("method: grpo", "method: grpo\n  pass_k: 2", 16, "pass_k has no effect on the advantage group", "advantage: pass@k"),
+    "lambda without a critic": ("method: grpo", "lam: 0.9", 15, "lam has no effect on the advantage group: it belongs to gae", "advantage: gae"),
+    "unknown advantage": ("method: grpo", "advantage: groop", 15, "'groop' is not possible here", "group"),
+    "no teacher": ("method: grpo", "method: distill", 14, "follows a teacher, and there is none", "teacher: {path:"),
+    "teacher without a path": ("method: grpo", "teacher: {coefficient: 0.5}", 15, "algorithm.teacher.path is missing", "path:"),
+    "teacher that is not there": ("method: grpo", "teacher: {path: ./nowhere}", 15, "no model folder nowhere", "working directory"),
+    "demonstrations of pairs": ("method: grpo", "method: rebel\n  demonstrations: {}", 16, "no place for demonstrations", "dr_grpo"),
+    "demonstrations in runs": ("method: grpo", "demonstrations: {}\n  macro_actions: {}", 15, "token by token", "remove"),
+    "mixture above one": ("method: grpo", "reference: {every: 2, mix: 1.5}", 15, "algorithm.reference.mix = 1.5", "less than or equal to 1"),
+    "undersampling": ("method: grpo", "oversample: 0.5", 15, "algorithm.oversample = 0.5", "greater than 1"),
     "dynamic sampling of one": (
         "{num_generations: 4, max_completion_length: 32}\nrewards:\n  - use: math\n    weight: 1.0\nalgorithm:\n  method: grpo",
         "{num_generations: 1}\nrewards: [{use: task}]\nalgorithm: {method: reinforce, dynamic_sampling: true}",
@@ -142,7 +157,13 @@ IN_THE_FILE = {
     "include of a number": ("recipe: rl", "include: [3]\nrecipe: rl", 1, "include takes a file name", "include: base.yaml"),
 }  # fmt: skip
 
-EXIT_CODES = {"missing data file": 3, "missing model": 4, "folder without a model": 4, "file for a model": 4}  # others: 2
+EXIT_CODES = {
+    "missing data file": 3,
+    "missing model": 4,
+    "teacher that is not there": 4,
+    "folder without a model": 4,
+    "file for a model": 4,
+}  # others: 2
 
 # id: (arguments after `align train`, place, in the complaint, in the fix)
 ON_THE_COMMAND_LINE = {

@@ -15,7 +15,7 @@ from tests.learner.conftest import SIZES, make_batch
 
 def make_learner(tokenizer, lora=None, **settings):
     model = Model(init=ModelInit(config=SIZES), lora=lora)
-    options = {key: settings.pop(key) for key in ("reference", "dtype", "dropout") if key in settings}
+    options = {key: settings.pop(key) for key in ("reference", "dtype", "dropout", "entropy_gradient") if key in settings}
     train = Optimization(**{"learning_rate": 1e-2, "steps": 10, **settings})
     return Learner(load_model(model, tokenizer, seed=0), train, total_updates=10, **options)
 
@@ -170,7 +170,7 @@ def test_a_resumed_learner_follows_the_recipe_it_is_given(tokenizer):
     lower = make_learner(tokenizer, learning_rate=1e-5)
     lower.load_state_dict(learner.state_dict())
     assert lower.update(batch, token_mean(batch), index=2).metrics["learning_rate"] == 1e-5
-    assert {group["weight_decay"] for group in lower.optimizer.param_groups} == {0.0}
+    assert {group["weight_decay"] for group in lower.stepper.optimizer.param_groups} == {0.0}
 
 
 def test_without_dropout_the_updated_policy_is_the_sampled_one(tokenizer):

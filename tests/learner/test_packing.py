@@ -42,8 +42,17 @@ def test_select_renumbers_sequences_and_keeps_groups():
 
 
 def test_rectangles_take_similar_lengths_together_within_the_budget():
-    # longest first: 10 alone (10+10 > 16), then 5,5,5 would be 15, then 2,1
-    assert layout([5, 10, 1, 5, 2, 5], 16, packed=False) == [[1], [0, 3, 5], [4, 2]]
+    # longest first: 10 alone (10 + 10 > 16), then 5, 5, 5; a further pass counts as 16 / 32 tokens, less than 1 of padding
+    assert layout([5, 10, 1, 5, 2, 5], 16, packed=False) == [[1], [0, 3, 5], [4], [2]]
+
+
+def test_rectangles_are_cut_where_that_saves_more_than_a_pass_costs():
+    # a pass costs 64 / 32 = 2 tokens: 21+20 has 1 of padding, 8+8+7 too, 8 beside 20 would have 12
+    assert layout([7, 20, 8, 21, 8], 64, packed=False) == [[3, 1], [2, 4, 0]]
+    # filled up from the longest on it would be 30+30, 5+5+5+5+5+5 with nothing to spare, and as good: nothing is padded
+    assert layout([5, 30, 5, 5, 30, 5, 5, 5], 64, packed=False) == [[1, 4], [0, 2, 3, 5, 6, 7]]
+    # one long sequence leaves the others alone: 64 + 60 tokens and two passes, instead of 5 x 64 in six passes
+    assert layout([64, 12, 12, 12, 12, 12], 320, packed=False) == [[0], [1, 2, 3, 4, 5]]
 
 
 def test_a_sequence_above_the_budget_stands_alone():

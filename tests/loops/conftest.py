@@ -63,3 +63,12 @@ def write_recipe(folder: Path, base, **changes) -> Path:
 def resolved(tmp_path):
     """Make a resolved recipe from a base and changes."""
     return lambda base, **changes: load_recipe(write_recipe(tmp_path, base, **changes))
+
+
+CLOCKS = ("time", "elapsed", "per_second")
+
+
+def kept(run: Path) -> list[dict[str, Any]]:
+    """The metrics of a run without its clocks."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if not any(word in key for word in CLOCKS)} for row in rows]

@@ -20,7 +20,7 @@ from align.recipe.load import load_recipe
 from tests.loops.conftest import RL, SFT, write_recipe
 
 STEPS = 7
-CLOCKS = ("time", "elapsed", "per_second")
+CLOCKS = ("time", "elapsed", "per_second", "eps")
 
 
 def start(recipe: Path, *flags: str) -> subprocess.Popen:
@@ -57,7 +57,8 @@ def wait_for_step(process: subprocess.Popen, run: Path, step: int) -> None:
 def fingerprint(run: Path) -> dict:
     """Hashes of the final weights and everything a run recorded, without clocks."""
     final = run / "checkpoints" / f"step-{STEPS:06d}"
-    weights = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(final.glob("*.safetensors"))}
+    files = sorted(final.rglob("*.safetensors"))
+    weights = {str(path.relative_to(final)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     assert weights
     metrics = [{key: value for key, value in row.items() if not any(word in key for word in CLOCKS)} for row in rows(run)]
     rollouts = [pq.read_table(path).to_pylist() for path in sorted((run / "rollouts").glob("*.parquet"))]
@@ -71,6 +72,18 @@ BASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "algorithm": {"method": "grpo", "beta": 0.05, "kl_target": 0.1, "kl_horizon": 50},
             "train": {"steps": STEPS, "save_steps": 2},
+        },
+    ),
+    "ppo": (
+        RL,
+        {
+            "algorithm": {
+                "method": "ppo",
+                "kl_target": 0.1,
+                "kl_horizon": 50,
+                "critic": {"learning_rate": 1e-2, "warmup_steps": 1},
+            },
+            "train": {"steps": STEPS, "save_steps": 2, "minibatches": 3},
         },
     ),
     "sft": (SFT, {"train": {"steps": STEPS, "save_steps": 3, "lr_scheduler_type": "cosine", "warmup_steps": 2}}),
@@ -106,7 +119,7 @@ def kill_and_resume(folder: Path, kind: str, seed: int) -> dict:
     return fingerprint(folder / "run")
 
 
-@pytest.mark.parametrize("kind", BASES)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "ppo" else kind for kind in BASES])
 def test_a_killed_run_resumes_bit_for_bit(tmp_path, kind):
     finish(start(prepare(tmp_path / "whole", kind)))
     assert kill_and_resume(tmp_path / "killed", kind, seed=len(kind)) == fingerprint(tmp_path / "whole" / "run")

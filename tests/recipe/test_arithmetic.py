@@ -44,6 +44,31 @@ def test_reinforcement_learning(write: Write) -> None:
     }
 
 
+def test_more_is_sampled_than_trained_on(write: Write) -> None:
+    overrides = [
+        "train={steps: 10, prompts_per_step: 12, minibatches: 3, micro_batch_tokens: 1000}",
+        "rollout={num_generations: 8, max_completion_length: 150}",
+        "data.max_prompt_length=50",
+        "algorithm={oversample: 1.3, train_on: {samples: 3}, demonstrations: {}}",
+    ]
+    recipe = load_recipe(write(), overrides).recipe
+    assert isinstance(recipe, RLRecipe)
+    found = {quantity.name: quantity.value for quantity in batch_arithmetic(recipe, {})}
+    assert found["completions a step"] == 16 * 8  # 15.6 prompts are 16
+    assert found["trained on"] == 12 * (3 + 1)
+    assert found["tokens a step, at most"] == 48 * 200
+    assert found["sampled tokens, at most"] == 128 * 150 * 10
+    assert found["prompts drawn"] == 160
+    assert largest_micro_batch(recipe) == (5, 200)
+
+
+def test_the_steps_that_a_critic_learns_alone(write: Write) -> None:
+    recipe = load_recipe(write(), ["algorithm={method: ppo, critic: {warmup_steps: 3}}"]).recipe
+    found = {quantity.name: quantity for quantity in batch_arithmetic(recipe, {})}
+    assert found["steps of the critic alone"].value == 3
+    assert "the policy learns in 7" in found["steps of the critic alone"].how
+
+
 def test_supervised_fine_tuning(write: Write) -> None:
     recipe = load_recipe(write(SFT)).recipe
     assert isinstance(recipe, SFTRecipe)

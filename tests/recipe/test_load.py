@@ -11,7 +11,7 @@ import pytest
 
 from align.errors import RecipeError
 from align.recipe.load import BUILT_IN, find_recipe, from_yaml, load_recipe, recipe_names, resolve_tree, to_yaml
-from align.recipe.schema import EvaluateRecipe, RLRecipe, SFTRecipe
+from align.recipe.schema import RECIPE_KINDS, EvaluateRecipe, RLRecipe, SFTRecipe
 from tests.recipe.conftest import GRPO
 
 Write = Callable[..., Path]
@@ -172,7 +172,7 @@ def test_every_built_in_recipe_is_valid() -> None:
     names = recipe_names()
     assert len(names) == len(set(names))
     for name in names:
-        assert load_recipe(name, check_files=False).recipe.recipe in ("rl", "sft", "evaluate"), name
+        assert load_recipe(name, check_files=False).recipe.recipe in RECIPE_KINDS, name
     assert BUILT_IN.is_dir()
 
 

@@ -86,10 +86,46 @@ def test_the_process_is_measured_where_there_is_no_proc(monkeypatch: pytest.Monk
     assert known / 2 < memory_module._resident() < 4 * known
 
 
+@pytest.mark.parametrize(("dtype", "width"), [("float32", 4), ("bfloat16", 2)])
+def test_a_teacher_is_held_as_well(write: Write, dtype: str, width: int) -> None:
+    AutoConfig.for_model("llama", vocab_size=300, **{**CONFIG, "num_hidden_layers": 5}).save_pretrained("teacher")
+    found = parts(estimate(resolve(write, f"algorithm.teacher={{path: ./teacher, dtype: {dtype}}}")))
+    layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 160 + 2 * 64  # queries and outputs, keys and values, the MLP, two norms
+    assert found["teacher"] == width * (5 * layer + 2 * 300 * 64 + 64)
+
+
 def test_there_is_a_reference_only_where_a_kl_term_wants_one(write: Write) -> None:
     assert "reference model" not in parts(estimate(resolve(write, "algorithm.beta=0")))
     assert "reference model" not in parts(estimate(resolve(write, "algorithm.method=dapo")))
     assert "reference model" not in parts(estimate(resolve_adapters(write)))
+
+
+def test_a_critic_counts_with_its_optimizer(write: Write) -> None:
+    memory = estimate(resolve(write, "algorithm.method=ppo"))
+    found, layers = parts(memory), memory.parameters - 300 * 64  # without the output head
+    assert found["critic"] == 4 * (layers + 64 + 1)
+    assert found["critic's optimizer"] == 2 * found["critic"]
+    assert "critic's gradients" not in found  # made when those of the policy, which are more, are freed
+    shared = parts(estimate(resolve(write, "algorithm={method: ppo, critic: {trunk: shared}}")))
+    assert shared["value head"] == 4 * 4 * 65
+    assert "critic" not in shared
+
+
+def test_the_critic_of_adapters_is_a_whole_model(write: Write) -> None:
+    resolve_adapters(write)
+    memory = estimate(load_recipe("grpo.yaml", ["model={path: ./base, lora: {r: 4}}", "algorithm.method=ppo"]))
+    found = parts(memory)
+    assert found["critic's gradients"] == found["critic"] - found["gradients"]
+    AutoConfig.for_model("llama", vocab_size=300, **CONFIG | {"hidden_size": 128}).save_pretrained("larger")
+    other = ["model={path: ./base, lora: {r: 4}}", "algorithm={method: ppo, critic: {path: ./larger, frozen: true}}"]
+    larger = parts(estimate(load_recipe("grpo.yaml", other)))
+    assert larger["critic"] > found["critic"]
+    assert not {"critic's optimizer", "critic's gradients"} & larger.keys()
+
+
+def test_an_architecture_without_value_models_is_refused(write: Write) -> None:
+    with pytest.raises(RecipeError, match="no value model"):
+        estimate(resolve(write, "algorithm.method=ppo", kind="cohere"))
 
 
 def test_adapters(write: Write) -> None:

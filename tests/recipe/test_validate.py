@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from align.algorithms.methods import KL, METHODS
-from align.algorithms.names import METHOD_NAMES
+from align.algorithms.names import METHOD_ADVANTAGES, METHOD_NAMES
 from align.errors import CheckpointError, RecipeError
 from align.recipe.files import looks_like_path
 from align.recipe.load import load_recipe
-from align.recipe.method import recipe_method
+from align.recipe.method import recipe_method, with_vocabulary
 from align.recipe.validate import UNGROUPED, longest_sequence
 
 Write = Callable[..., Path]
@@ -25,6 +26,18 @@ EVAL = "data.eval=[{task: chain_sum, seed: 1, size: 8}]"
     [
         ["rollout.num_generations=1", "algorithm.method=reinforce"],
         ["rollout.num_generations=1", "algorithm.method=reinforce++"],
+        ["rollout.num_generations=1", "algorithm.method=ppo"],
+        ["rollout.num_generations=1", "algorithm.method=remax"],
+        ["rollout.num_generations=1", "algorithm.method=expert_iteration"],
+        ["rollout.num_generations=1", "algorithm={method: raft, choose: correct, threshold: 0.5}"],
+        ["rollout.num_generations=1", "algorithm={method: grpo, demonstrations: {}}"],
+        ["rollout.num_generations=1", "algorithm={method: grpo, advantage: remax}"],
+        ["algorithm={method: grpo, train_on: {samples: 4, by: random}}"],
+        ["algorithm={method: pass@k, pass_k: 2}"],
+        ["algorithm={method: distill, teacher: {path: org/name}}"],
+        ["algorithm={method: grpo, advantage: min_form, baseline: leave_one_out}"],
+        ["algorithm={macro_actions: {by: sentence}, entropy_target: 0.3, entropy_increment: 0.01}"],
+        ["algorithm={reference: {every: 10, mix: 0.5}, oversample: 1.25}"],
         ["algorithm.method=dapo"],
         ["algorithm.method=dapo", "algorithm.dynamic_sampling=false"],
         ["algorithm.epsilon_high=.inf"],
@@ -48,14 +61,47 @@ def test_what_is_accepted(write: Write, overrides: list[str]) -> None:
 
 def test_the_methods_that_do_without_groups() -> None:
     """The list in validate mirrors the registry, which it may not import."""
-    ungrouped = {name for name, method in METHODS.items() if method.baseline == "none"}
+    ungrouped = {name for name, method in METHODS.items() if method.advantage == "group" and method.baseline == "none"}
     assert ungrouped == set(UNGROUPED)
     assert [name for name, method in METHODS.items() if method.dynamic_sampling] == ["dapo"]
 
 
 @pytest.mark.parametrize("name", METHOD_NAMES)
 def test_every_method_resolves_from_a_recipe(write: Write, name: str) -> None:
-    assert recipe_method(load_recipe(write(), [f"algorithm.method={name}"])) == METHODS[name]
+    needed = ["algorithm.teacher={path: org/name}"] if METHODS[name].teacher_coefficient else []
+    assert recipe_method(load_recipe(write(), [f"algorithm.method={name}", *needed])) == METHODS[name]
+
+
+def test_what_validation_knows_of_methods_is_true() -> None:
+    """It may not import torch, and so not look at the methods themselves."""
+    for method in METHODS.values():
+        assert method.advantage == METHOD_ADVANTAGES[method.name]
+    assert METHODS["expert_iteration"].choose == "correct"
+    assert {method.choose for method in METHODS.values()} - {"correct"} == {"best"}
+    assert [name for name, method in METHODS.items() if method.choose == "correct"] == ["expert_iteration"]
+    assert {method.pass_k for method in METHODS.values()} == {4}
+
+
+def test_what_a_recipe_chooses_for_the_loop_is_no_piece_of_the_method(write: Write) -> None:
+    loop = "algorithm={method: grpo, train_on: {samples: 2}, oversample: 1.5}"
+    assert recipe_method(load_recipe(write(), [loop])) == METHODS["grpo"]
+    taught = recipe_method(load_recipe(write(), ["algorithm={method: grpo, teacher: {path: org/name, coefficient: 0.25}}"]))
+    assert taught == replace(METHODS["grpo"], teacher_coefficient=0.25)
+    assert recipe_method(load_recipe(write(), ["algorithm.teacher={path: org/name}"])).teacher_coefficient == 1.0
+
+
+def test_the_vocabulary_is_the_models(write: Write) -> None:
+    class Config:
+        vocab_size = 77
+
+        def get_text_config(self) -> Config:
+            return self
+
+    method = recipe_method(load_recipe(write(), ["algorithm.demonstrations={mode: mixture}"]))
+    found = with_vocabulary(method, SimpleNamespace(config=Config())).demonstrations
+    assert found is not None
+    assert found.vocabulary == 77
+    assert with_vocabulary(METHODS["grpo"], None) == METHODS["grpo"]
 
 
 def test_what_a_recipe_leaves_out_is_the_methods_own(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +121,20 @@ def test_pieces_that_do_not_fit_are_refused_with_the_line(write: Write) -> None:
     with pytest.raises(RecipeError, match="command line: method dr_grpo: kl is given, but the method has no KL term") as error:
         recipe_method(resolved)
     assert error.value.fix
+
+
+@pytest.mark.parametrize(
+    "pieces", ["reinforce, advantage: opo", "ppo, advantage: group", "reinforce, loss: rebel", "reinforce++_baseline"]
+)
+def test_what_compares_samples_needs_several(write: Write, pieces: str) -> None:
+    with pytest.raises(RecipeError, match="compares the samples of a prompt"):
+        load_recipe(write(), ["rollout.num_generations=1", f"algorithm={{method: {pieces}}}"])
+
+
+def test_the_reference_of_adapters_cannot_move(write: Write) -> None:
+    with pytest.raises(RecipeError, match="the reference of LoRA adapters is the model without them") as error:
+        load_recipe(write(), ["model={path: org/name, lora: {}}", "algorithm.reference={every: 2}"])
+    assert "model.lora" in str(error.value.fix)
 
 
 def test_lengths(write: Write) -> None:

@@ -49,6 +49,11 @@ def test_samples_without_a_verdict_are_masked_not_zero(make_group: MakeGroup) ->
     assert math.isnan(rollout_metrics([make_group([math.nan, math.nan])])["reward"])
 
 
+def test_samples_of_prompts_that_have_one_each_are_one_group(make_group: MakeGroup) -> None:
+    assert rollout_metrics([make_group([1.0]), make_group([0.0])])["frac_reward_zero_std"] == 0.0
+    assert rollout_metrics([make_group([1.0]), make_group([1.0])])["frac_reward_zero_std"] == 1.0
+
+
 def test_rewards_by_source_only_in_a_mixture(make_group: MakeGroup) -> None:
     first, second = make_group([1.0, 0.0], source="gsm8k"), make_group([1.0, 1.0], source="sums")
     metrics = rollout_metrics([first, second])

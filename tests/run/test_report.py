@@ -83,3 +83,18 @@ def test_the_curve_rises_from_the_lower_left_to_the_upper_right() -> None:
 def test_a_flat_curve_and_two_values_are_fine() -> None:
     assert terminal_curve([1.0, 1.0, 1.0]).count("┤") == 8
     assert terminal_curve([1.0, 2.0]).count("┤") == 8
+
+
+def test_other_numbers_with_intervals_are_shown_by_name(resolve: Callable[..., Resolved]) -> None:
+    console, out = captured()
+    with RunDirectory.open(resolve()) as run:
+        for name, value in (("before", 0.5), ("after", 0.75)):
+            accuracy = {"accuracy": {"value": value, "low": value - 0.1, "high": value + 0.1}}
+            run.write_evaluation(name, step=0, estimates=accuracy, metrics={})
+        summary = run.finish()
+        final_report(run, console)
+    assert "pass_at_k" not in summary
+    assert summary["estimates"]["after"]["accuracy"]["value"] == 0.75
+    row = next(line for line in out.getvalue().splitlines() if "accuracy" in line)
+    assert "0.500 (0.400 to 0.600)" in row
+    assert "+0.250" in row

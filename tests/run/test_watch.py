@@ -42,6 +42,11 @@ def test_a_healthy_run_gets_no_notes() -> None:
     assert kinds([{}, {"loss": 1.0}]) == [[], []]
 
 
+def test_a_critic_learns_from_equal_groups_that_differ_from_each_other() -> None:
+    equal = {"reward": 0.5, "frac_reward_zero_std": 1.0, "critic/value_mean": 0.4}
+    assert kinds([equal | {"reward_std": 0.5}, equal | {"reward_std": 0.0}]) == [[], ["all_equal"]]
+
+
 def test_what_is_usual_is_learned_first() -> None:
     for key, usual, jump, kind in [("kl", 0.01, 0.06, "kl_jump"), ("grad_norm", 0.5, 11.0, "gradient")]:
         assert kinds([{key: jump}]) == [[]]
