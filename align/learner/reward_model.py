@@ -200,6 +200,7 @@ def _quiet() -> Iterator[None]:
     """Without transformers' remark that a head is new: here that is what is asked for."""
     from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would run through the console's display
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
