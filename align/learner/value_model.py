@@ -28,11 +28,7 @@ def value_model_of(causal_lm: Any) -> Any:
 
     Raises RecipeError where transformers has no such model for its architecture.
     """
-    model = value_model_on(copy.deepcopy(causal_lm), None)
-    for module in model.modules():
-        if hasattr(module, "config"):  # one for all, so that a change of the attention reaches every layer
-            module.config = model.config
-    return model
+    return value_model_on(copy.deepcopy(causal_lm), None)
 
 
 def value_model_on(causal_lm: Any, head: nn.Linear | None) -> Any:

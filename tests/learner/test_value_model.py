@@ -1,14 +1,11 @@
 """Value models: what they are made of, and that they are asked like the policy."""
 
-import copy
-
 import pytest
 import torch
 from transformers import AutoModelForTokenClassification
 
 from align.errors import CheckpointError
 from align.learner.fresh import build_model, train_tokenizer
-from align.learner.rows import shares_beginnings
 from align.learner.scores import ScoreLearner
 from align.learner.trained import critic_folder
 from align.learner.value_model import load_value_model, value_model_of, value_model_on
@@ -34,13 +31,6 @@ def test_its_scores_do_not_depend_on_what_else_is_in_the_batch(tiny_model, packi
     alone = ScoreLearner(model, Optimization(packing="rectangles", micro_batch_tokens=1), total_updates=1, at="before")
     together = ScoreLearner(model, Optimization(packing=packing), total_updates=1, at="before")
     torch.testing.assert_close(together.scores(batch), alone.scores(batch), atol=1e-5, rtol=0)
-
-
-def test_layers_that_would_not_hear_of_another_attention_keep_to_rectangles(tiny_model):
-    assert shares_beginnings(value_model_of(tiny_model))
-    model = value_model_of(tiny_model)
-    model.config = copy.deepcopy(model.config)
-    assert not shares_beginnings(model)
 
 
 def test_a_policy_with_a_head_is_saved_as_a_value_model_and_keeps_its_own_configuration(tiny_model, tmp_path):
