@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from align.run.console import RunConsole
 
 # The loop of each kind of recipe: a module with `train`.
-LOOPS = {"rl": "align.loops.rl", "sft": "align.loops.supervised", "preference": "align.loops.preference", "reward_model": "align.loops.reward_model"}
+LOOPS = {
+    "rl": "align.loops.rl",
+    "sft": "align.loops.supervised",
+    "preference": "align.loops.preference",
+    "reward_model": "align.loops.reward_model",
+}
 
 
 def train(

@@ -15,8 +15,11 @@ _ALIASES = {"prompt": ("question", "problem", "input"), "answer": ("solution", "
 _LIKELY = {**_ALIASES, "completion": ("response", "output", "answer", "solution")}  # what an error proposes
 _GIVEAWAYS = ("answer", "solution", "ground_truth", "completion")
 # What may stand beside prompt and completion in rows that compare; see align.data.comparisons.
-_COMPARED = ("chosen", "rejected", "margin", "score_chosen", "score_rejected", "label", "score", "reward")
-_COMPARED += ("completions", "scores", "ranks")
+_COMPARED = (
+    *("chosen", "rejected", "margin", "score_chosen", "score_rejected"),
+    *("label", "score", "reward"),
+    *("completions", "scores", "ranks"),
+)
 _FIELD = re.compile(r"\{\{|\}\}|\{(\w+)\}")
 _FINAL = re.compile(r"####\s*(.+?)\s*$")
 _NUMBER_WITH_COMMAS = re.compile(r"-?\$?\d{1,3}(,\d{3})+(\.\d+)?")

@@ -50,9 +50,9 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """Rewards and lengths of a step's groups, under trl's names.
 
     `reward` and `reward_std` (unbiased) are over all samples with a verdict, `frac_reward_zero_std` is the share of groups
-    whose rewards are all equal and so teach nothing; where prompts have one sample each, all samples are one group. Lengths are in
-    tokens; `clipped_ratio` is the share of completions cut at the length limit and `terminated` ones are the others. Where several
-    sources are mixed, `reward/<source>` tells them apart.
+    whose rewards are all equal and so teach nothing; where prompts have one sample each, all samples are one group.
+    Lengths are in tokens; `clipped_ratio` is the share of completions cut at the length limit and `terminated` ones are the
+    others. Where several sources are mixed, `reward/<source>` tells them apart.
     """
     samples = [sample for group in groups for sample in group.samples]
     if not samples:

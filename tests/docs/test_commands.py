@@ -32,16 +32,34 @@ CUTS: list[tuple[str, list[str]]] = [
     (r"align check gsm8k/grpo", ["model.path=base", *LOCAL_DATA]),
     (r"align train (quickstart/sft|methods/start)", ["train.steps=2", "train.warmup_steps=0"]),
     (r"align train methods/grpo output_dir", ["model.path=base", *LOCAL_DATA, *SHORT_RL]),
-    (r"align (train|check) judge", ["model.path=base", *(f"data.{split}=[{{path: pairs.jsonl}}]" for split in ("train", "eval"))]),
-    (r"align (train|check) prefer", [
-        "model.path=base", "model.dtype=float32", "train.steps=2", "train.warmup_steps=0", "train.rows_per_step=4",
-        *(f"data.{split}=[{{path: pairs.jsonl}}]" for split in ("train", "eval")),
-    ]),
+    (
+        r"align (train|check) judge",
+        ["model.path=base", *(f"data.{split}=[{{path: pairs.jsonl}}]" for split in ("train", "eval"))],
+    ),
+    (
+        r"align (train|check) prefer",
+        [
+            "model.path=base",
+            "model.dtype=float32",
+            "train.steps=2",
+            "train.warmup_steps=0",
+            "train.rows_per_step=4",
+            *(f"data.{split}=[{{path: pairs.jsonl}}]" for split in ("train", "eval")),
+        ],
+    ),
     (r"align train", SHORT_RL),
     (r"align evaluate quickstart/grpo", ["evaluate.max_problems=2", "evaluate.max_completion_length=8"]),
     (r"align evaluate --model", ["--max-completion-length", "8"]),
 ]
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/recipes.md", "docs/methods.md", "docs/algorithms.md", "docs/reward_models.md", "docs/preference.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/recipes.md",
+    "docs/methods.md",
+    "docs/algorithms.md",
+    "docs/reward_models.md",
+    "docs/preference.md",
+]
 
 
 def blocks(text: str, language: str) -> list[str]:

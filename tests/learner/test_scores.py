@@ -1,5 +1,7 @@
 """Scores of tokens against the model's own logits, and their learner."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
@@ -68,7 +70,8 @@ def test_an_update_does_not_depend_on_how_the_step_is_cut(other):
     batch = make_batch([5, 12, 3, 9])
     target = torch.linspace(-1, 1, 200)
     results = []
-    for settings in ({}, other):
+    cuts: list[dict[str, Any]] = [{}, other]
+    for settings in cuts:
         learner = learner_of(build(), **settings)
         updates = [learner.update(batch, squared(target, int(batch.mask_N.sum())), index=index) for index in range(2)]
         results.append((learner.scores(batch), updates[1].metrics))

@@ -9,6 +9,7 @@ import pytest
 
 from align.recipe.evaluation import EvaluationSampling, evaluation_sampling
 from align.recipe.load import load_recipe
+from align.recipe.schema import RLRecipe, SFTRecipe
 
 Write = Callable[..., Path]
 ROLLOUT = ["rollout={max_completion_length: 48, stop: [END], stop_token_ids: [7]}", "data.eval=[{task: chain_sum, seed: 1}]"]
@@ -26,6 +27,7 @@ SFT = "recipe: sft\nmodel: {path: gpt2}\ndata: {train: [{path: a/b}], eval: [{pa
 )
 def test_an_evaluation_ends_its_completions_as_the_rollouts_do(write: Write, evaluate: str, wanted: tuple) -> None:
     recipe = load_recipe(write(), [*ROLLOUT, f"evaluate={evaluate}"]).recipe
+    assert isinstance(recipe, RLRecipe)
     length, stop, stop_token_ids = wanted
     expected = EvaluationSampling(max_tokens=length, stop=stop, stop_token_ids=stop_token_ids)
     assert evaluation_sampling(recipe, recipe.evaluate) == expected
@@ -33,7 +35,9 @@ def test_an_evaluation_ends_its_completions_as_the_rollouts_do(write: Write, eva
 
 def test_without_rollouts(write: Write) -> None:
     recipe = load_recipe(write(SFT), ["evaluate={}"]).recipe
+    assert isinstance(recipe, SFTRecipe)
     assert evaluation_sampling(recipe, recipe.evaluate) == EvaluationSampling(max_tokens=256, stop=(), stop_token_ids=())
     recipe = load_recipe(write(SFT), ["evaluate={max_completion_length: 5, stop: [x], stop_token_ids: [1]}"]).recipe
+    assert isinstance(recipe, SFTRecipe)
     assert evaluation_sampling(recipe, recipe.evaluate) == EvaluationSampling(max_tokens=5, stop=("x",), stop_token_ids=(1,))
     assert evaluation_sampling(recipe, None).max_tokens == 256
