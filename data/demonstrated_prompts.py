@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from align.data.demonstrations import load_demonstrations
 from align.data.prompts import PromptSet, load_prompts
-from align.data.sources import Row, RowSet
+from align.data.sources import Row, RowSet, refuse_bad_rows
 from align.errors import DataError
-from align.types import Demonstration
+from align.types import Demonstration, Prompt
 
 if TYPE_CHECKING:
     from align.recipe.schema import RLRecipe
@@ -29,10 +29,17 @@ def load_demonstrated_prompts(
     prompts = load_prompts(rowsets, tokenizer, max_prompt_length=max_prompt_length, max_bad_rows=max_bad_rows)
     longest = max_prompt_length + max_completion_length
     shown = load_demonstrations(rowsets, tokenizer, loss_on="completion", max_length=longest, max_bad_rows=max_bad_rows)
-    by_id = {one.id: _completion(one) for one in shown.demonstrations}
+    by_id = {one.id: one for one in shown.demonstrations}
     by_source = []
+    bad = list(dict.fromkeys([*prompts.bad, *shown.bad]))
     for rowset, found in zip(rowsets, prompts.by_source, strict=True):
-        both = [replace(prompt, demonstration=by_id[prompt.id]) for prompt in found if prompt.id in by_id]
+        pairs = [(prompt, by_id[prompt.id]) for prompt in found if prompt.id in by_id]
+        both = [replace(prompt, demonstration=_completion(one)) for prompt, one in pairs if _follows(prompt, one)]
+        why = "the chat template opens the answer to a prompt otherwise than that of a finished conversation"
+        places = {row.id: row.place for row in rowset.rows}
+        bad += [(places[prompt.id], why) for prompt, one in pairs if not _follows(prompt, one)]
+        total = sum(len(rowset.rows) + len(rowset.bad) for rowset in rowsets)
+        refuse_bad_rows(bad, max_bad_rows if both or not pairs else -1, total=total)
         fitting = [prompt for prompt in both if len(prompt.demonstration) <= max_completion_length]
         if not fitting:
             raise DataError(
@@ -43,7 +50,7 @@ def load_demonstrated_prompts(
         by_source.append(fitting)
     lost = [len(found) - len(fitting) for found, fitting in zip(prompts.by_source, by_source, strict=True)]
     dropped = {label: count + more for (label, count), more in zip(prompts.dropped_long.items(), lost, strict=True)}
-    return replace(prompts, by_source=by_source, dropped_long=dropped, bad=list(dict.fromkeys([*prompts.bad, *shown.bad])))
+    return replace(prompts, by_source=by_source, dropped_long=dropped, bad=bad)
 
 
 def _with_prompt(row: Row) -> Row:
@@ -53,6 +60,11 @@ def _with_prompt(row: Row) -> Row:
     messages = row.columns["messages"]
     last = max(number for number, message in enumerate(messages) if message["role"] == "assistant")
     return replace(row, columns={**row.columns, "prompt": list(messages[:last])})
+
+
+def _follows(prompt: Prompt, demonstration: Demonstration) -> bool:
+    """Whether the demonstration goes on from the very tokens that the policy is given."""
+    return demonstration.token_ids[: len(prompt.token_ids)] == prompt.token_ids
 
 
 def _completion(demonstration: Demonstration) -> tuple[int, ...]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.data.chat import NO_TEMPLATE, Chat, prompt_messages
 from align.data.columns import BadRow
 from align.data.comparisons import Comparison
 from align.data.items import ItemSet
-from align.data.pairs import Truncation, load_labelled
+from align.data.pairs import load_labelled
 from align.data.sources import Row, RowSet, refuse_bad_rows
 from align.errors import DataError
 from align.types import GradedSteps, RatedCompletion
+
+if TYPE_CHECKING:
+    from align.recipe.schema.sections import Truncation
 
 
 def load_steps(

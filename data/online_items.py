@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.data.demonstrated_prompts import load_demonstrated_prompts
 from align.data.items import ItemSet
-from align.data.pairs import load_pairs
+from align.data.pairs import load_pairs, require_margins
 from align.data.prompts import load_prompts
 from align.data.sources import RowSet
 from align.recipe.preference import online_need
@@ -21,7 +21,10 @@ def load_online_items(recipe: OnlinePreferenceRecipe, rowsets: Sequence[RowSet],
     bad, longest, train = recipe.data.max_bad_rows, recipe.data.max_prompt_length, recipe.train
     need = online_need(recipe)
     if need == "comparison":
-        return load_pairs(rowsets, tokenizer, max_length=train.max_length, truncation=train.truncation, max_bad_rows=bad)
+        pairs = load_pairs(rowsets, tokenizer, max_length=train.max_length, truncation=train.truncation, max_bad_rows=bad)
+        if recipe.algorithm.margin_scale is not None:
+            require_margins(pairs)
+        return pairs
     if need == "prompt":
         return load_prompts(rowsets, tokenizer, max_prompt_length=longest, max_bad_rows=bad)
     return load_demonstrated_prompts(

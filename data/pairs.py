@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from align.data.chat import NO_TEMPLATE, Chat, prompt_messages
 from align.data.columns import BadRow
@@ -19,7 +19,9 @@ from align.data.turns import answer_text, end_of_turn, tokenize_answers
 from align.errors import DataError
 from align.types import LabelledCompletion, PreferencePair, Ranking
 
-Truncation = Literal["drop", "keep_end", "keep_start"]
+if TYPE_CHECKING:
+    from align.recipe.schema.sections import Truncation
+
 Item = TypeVar("Item")
 
 
@@ -190,3 +192,12 @@ def _shortened(tokens: _Tokens, max_length: int, truncation: Truncation, chat: C
     body, left = tokens.prompt[len(head) :], room - len(head)
     kept = body[-left:] if truncation == "keep_end" else body[:left]
     return _Tokens(row=tokens.row, source=tokens.source, prompt=head + kept, completions=tokens.completions)
+
+
+def require_margins(items: ItemSet[Any]) -> None:
+    """Raise DataError, naming the first pair that has no margin, where there is one."""
+    pairs = (item for found in items.by_source for item in found if isinstance(item, PreferencePair))
+    without = next((pair for pair in pairs if pair.margin is None), None)
+    if without is not None:
+        fix = "give the rows a column margin (or score_chosen and score_rejected), or remove algorithm.margin_scale"
+        raise DataError(f"algorithm.margin_scale needs margins, and {without.id} has none", place=without.source, fix=fix)

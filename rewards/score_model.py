@@ -18,7 +18,7 @@ from align.errors import CheckpointError, RecipeError, first_line
 from align.learner.packing import pack_marked
 from align.learner.passes import Passes, spread_out
 from align.learner.reward_model import RewardModelCard, last_token, load_reward_model
-from align.learner.scores import ScoreModel
+from align.learner.scores import ScoreModel, score_head
 from align.learner.trained import model_folder
 from align.types import Rollout
 
@@ -59,6 +59,7 @@ class ScoreJudge:
         self._turn_end = end_of_turn(self._chat)
         self.card, self.version = card, _content(folder)
         device = torch.device(params.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        score_head(self._model).float()  # it is applied in float32, whatever the backbone computes in
         self._module = ScoreModel(self._model.to(device), at="token")
         half = params.dtype == "bfloat16"
         self._passes = Passes(budget=params.max_batch_tokens, packed=False, row_model=None, half=half, device=device)

@@ -24,20 +24,20 @@ def test_grpo_vs_trl_reports_ratios(checkout, tmp_path):
 def test_learning_reports_a_row_for_each_method_it_is_asked_for(checkout):
     page = (checkout / "benchmarks" / "README.md").read_text()
     (command,) = re.findall(r"^(python benchmarks/learning) ", page, flags=re.M)
-    words = [*shlex.split(command)[1:], "--seeds", "2", "--methods", "dapo,rebel"]
+    words = [*shlex.split(command)[1:], "--seeds", "2", "--methods", "dapo", "rebel", "--preferences", "inpo"]
     done = subprocess.run([sys.executable, *words], cwd=checkout, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = re.findall(r"^\| `(\S+)` \| [\d.]+ \(\d+ to \d+\) \| [\d.]+ \(\d+ to \d+\) \|$", done.stdout, flags=re.M)
-    assert rows == ["dapo", "rebel"]
-    assert set(re.findall(r"^\| `(\S+)` \| \d", page, flags=re.M)) >= set(METHOD_NAMES)
+    assert rows == ["dapo", "rebel", "inpo"]
+    preferences = {"online_dpo", "iterative_dpo", "rebel", "dno", "inpo", "xpo"}
+    assert set(re.findall(r"^\| `(\S+)` \| \d", page, flags=re.M)) >= {*METHOD_NAMES, *preferences}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_overoptimization_ends_with_a_table_and_a_plot(checkout, tmp_path):
-    (command,) = re.findall(
-        r"^(python benchmarks/overoptimization) ", (checkout / "benchmarks" / "README.md").read_text(), flags=re.M
-    )
+    page = (checkout / "benchmarks" / "README.md").read_text()
+    (command,) = re.findall(r"^(python benchmarks/overoptimization) ", page, flags=re.M)
     words = [*shlex.split(command)[1:], "--steps", "12", "--folder", str(tmp_path)]
     done = subprocess.run([sys.executable, *words], cwd=checkout, capture_output=True, text=True, timeout=1700)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -49,4 +49,6 @@ def test_overoptimization_ends_with_a_table_and_a_plot(checkout, tmp_path):
     accuracies = [float(one) for one in re.findall(r"accuracy of a judge: ([\d.]+)", done.stdout)]
     assert len(accuracies) == 3
     assert min(accuracies) > 0.58
+    (header,) = re.findall(r"^\| run \|.*$", done.stdout, flags=re.M)
+    assert f"\n{header}\n" in page  # the table there is one that was printed
     assert (tmp_path / "overoptimization.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -6,12 +6,10 @@ and the totals as well: `scored_mask` says which ones stay.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from align.algorithms.names import SELECTIONS, Selection
+from align.algorithms.names import SELECTIONS, Baseline, Scale, Selection
 from align.algorithms.segments import (
     count_sequences,
     discounted_to_go,
@@ -23,9 +21,6 @@ from align.algorithms.segments import (
     widen,
 )
 from align.algorithms.shaping import informative_groups
-
-Baseline = Literal["mean", "leave_one_out", "none"]
-Scale = Literal["group_std", "batch_std", "none"]
 
 
 def group_advantage(rewards_PG: Tensor, *, baseline: Baseline, scale: Scale, eps: float = 1e-6) -> Tensor:

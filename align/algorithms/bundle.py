@@ -9,11 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from align.algorithms.advantages import Baseline, Scale
 from align.algorithms.credit import Credit, Signals, assign
 from align.algorithms.entropy import AdaptiveEntropy, EntropyController, FixedEntropy
-from align.algorithms.names import ADVANTAGE_NEEDS, LOSS_SCOPE, AdvantageName, Reduction, Scope, Selection
-from align.algorithms.pieces import KL, Correction, Demonstrations, KLPlace, MacroActions, ReferenceSchedule
+from align.algorithms.names import (
+    ADVANTAGE_NEEDS,
+    LOSS_SCOPE,
+    AdvantageName,
+    Baseline,
+    KLPlace,
+    Reduction,
+    Scale,
+    Scope,
+    Selection,
+)
+from align.algorithms.pieces import KL, Correction, Demonstrations, MacroActions, ReferenceSchedule
 from align.algorithms.segments import count_sequences
 
 __all__ = ["KL", "Correction", "Credit", "Demonstrations", "KLPlace", "MacroActions", "Method", "ReferenceSchedule"]

@@ -66,6 +66,8 @@ def assign(
     if beta and kl_N is None:
         raise ValueError(f"{method.name} has its KL in the reward: kl_N is needed")
     kl_N = kl_N if beta else None
+    if method.advantage == "remax":  # nothing to compare with is no verdict
+        rewards_PG = rewards_PG.where(~_needed(signals.greedy_P, "greedy_P", method).isnan()[:, None], torch.nan)
     if method.advantage != "distill":  # the one that asks for no verdict
         mask_N = scored_mask(rewards_PG, segment_N, mask_N)
     credit = _advantage(method, rewards_PG, kl_N, segment_N, mask_N, beta, signals)

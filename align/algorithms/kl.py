@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from align.algorithms.names import KLKind
 from align.algorithms.segments import LOG_RATIO_BOUND, widen
-
-KLKind = Literal["k1", "k2", "k3"]
 
 
 def kl_estimate(logp_N: Tensor, ref_N: Tensor, kind: KLKind) -> Tensor:

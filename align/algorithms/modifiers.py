@@ -7,9 +7,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from align.algorithms.kl import KLKind, kl_estimate
+from align.algorithms.kl import kl_estimate
 from align.algorithms.mismatch import mismatch_weight
-from align.algorithms.names import MismatchMode
+from align.algorithms.names import KLKind, MismatchMode
 from align.algorithms.segments import masked
 
 

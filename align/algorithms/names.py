@@ -115,6 +115,11 @@ LOSS_SCOPE: dict[str, Scope] = {
     "kl_cov": "batch",
 }
 
+Baseline = Literal["mean", "leave_one_out", "none"]  # of the advantages group and min_form
+Scale = Literal["group_std", "batch_std", "none"]  # of the advantage group
+KLKind = Literal["k1", "k2", "k3"]
+KLPlace = Literal["loss", "reward"]
+
 Reduction = Literal["token_mean", "sequence_mean", "sequence_sum", "sequence_sum_norm", "prompt_mean"]
 REDUCTION_NAMES: tuple[Reduction, ...] = get_args(Reduction)
 

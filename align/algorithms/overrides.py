@@ -8,9 +8,7 @@ from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 
-from align.algorithms.advantages import Baseline, Scale
 from align.algorithms.bundle import Method
-from align.algorithms.kl import KLKind
 from align.algorithms.names import (
     ADVANTAGE_NAMES,
     DEMONSTRATION_MODES,
@@ -18,8 +16,12 @@ from align.algorithms.names import (
     MISMATCH_MODES,
     REDUCTION_NAMES,
     SELECTIONS,
+    Baseline,
+    KLKind,
+    KLPlace,
+    Scale,
 )
-from align.algorithms.pieces import KL, Correction, Demonstrations, KLPlace, MacroActions, ReferenceSchedule
+from align.algorithms.pieces import KL, Correction, Demonstrations, MacroActions, ReferenceSchedule
 from align.algorithms.policy_losses import POLICY_LOSSES
 
 Piece = TypeVar("Piece", Correction, Demonstrations, MacroActions, ReferenceSchedule)

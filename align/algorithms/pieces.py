@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from align.algorithms.kl import AdaptiveKL, FixedKL, KLController, KLKind
-from align.algorithms.names import DemonstrationMode, MacroKind, MismatchMode
-
-KLPlace = Literal["loss", "reward"]
+from align.algorithms.kl import AdaptiveKL, FixedKL, KLController
+from align.algorithms.names import DemonstrationMode, KLKind, KLPlace, MacroKind, MismatchMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,7 +58,7 @@ def pack_preferences(
     batch = pack_sequences([one for _, one in sequences], [number for number, _ in sequences])
     scores = [score for item in items for score in _scores(item)] + [math.nan] * len(alone)
     margins = [
-        margin_scale * float(items[number].margin or 0.0)  # type: ignore[union-attr]
+        margin_scale * items[number].margin  # type: ignore[union-attr, operator]
         for number, _ in sequences
         if margin_scale is not None
     ]

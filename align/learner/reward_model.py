@@ -188,11 +188,15 @@ def _adapted(built: Any, recipe: RewardModelRecipe) -> Any:
 
 def _merged(folder: Path, factory: Any, card: RewardModelCard | None) -> Any:
     from peft import PeftConfig, PeftModel
+    from transformers import AutoTokenizer
 
     base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
     labels = len(card.labels) if card else 1
     model = factory.from_pretrained(model_folder(str(base)), num_labels=labels, dtype=torch.float32)
-    return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    # Adapters are saved without a config; which token is read depends on what counts as padding.
+    merged.config.pad_token_id = AutoTokenizer.from_pretrained(folder).pad_token_id
+    return merged
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from align.errors import RecipeError
 from align.learner.packing import Batch, Inputs, layout
 
 _NAME = "align_whole_sequences"
@@ -116,14 +117,24 @@ def _attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,  # noqa: ARG001  (causal within each sequence)
+    attention_mask: Tensor | None,
     *,
     whole_sequences: WholeSequences,
     dropout: float = 0.0,
     scaling: float | None = None,
+    position_bias: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention function for a row: query, key and value [1, heads, U, size]. Returns [1, U, heads, size]."""
+    """transformers' attention function for a row: query, key and value [1, heads, U, size]. Returns [1, U, heads, size].
+
+    Attention is causal within each sequence. Raises RecipeError where a layer adds a mask or bias of its own.
+    """
+    if position_bias is not None or attention_mask is None or attention_mask.numel() != 1:
+        raise RecipeError(
+            f"{type(module).__name__} has a mask or bias of its own, which rows with shared beginnings do not have",
+            place="train.packing",
+            fix="write packing: rectangles",
+        )
     outputs = []
     for places_BW in whole_sequences.places:
         q, k, v = (_gather(states, places_BW) for states in (query, key, value))

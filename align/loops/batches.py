@@ -15,7 +15,7 @@ from align.algorithms.modifiers import entropy_mask
 from align.learner.frozen import FrozenPolicy
 from align.learner.packing import Batch, pack_rollouts
 from align.loops.boundaries import ends_in_tokens, sentence_ends
-from align.loops.rollouts import Harvest
+from align.loops.rollouts import Harvest, shaped_rewards
 from align.loops.site import Site
 from align.rollout.parity import check_parity, parity
 from align.types import Group, Scored
@@ -88,7 +88,7 @@ def reward_kl(batch: Batch, method: Method) -> Tensor | None:
 def signals(harvest: Harvest, batch: Batch, site: Site, recipe: RLRecipe, method: Method) -> dict[str, Tensor | None]:
     """What the method's credit needs beside rewards and KL, see `credit.Signals`."""
     return {
-        "greedy_P": harvest.greedy_P,
+        "greedy_P": shaped_rewards(harvest.greedy, recipe, method)[:, 0] if harvest.greedy else None,
         "values_N": batch.value_N,
         "truncated_B": truncated(harvest.groups),
         "step_rewards_N": step_rewards(harvest.groups, batch, site, recipe) if method.advantage == "min_form" else None,
@@ -111,7 +111,10 @@ def step_rewards(groups: Sequence[Group], batch: Batch, site: Site, recipe: RLRe
                 continue
             ids = sample.rollout.completion.token_ids
             inner = ends_in_tokens(site.tokenizer, ids, [end for end, _ in verdict.steps[:-1]])
+            least: dict[int, float] = {}  # of the steps that end in one token
             for place, (_, value) in zip([*inner, len(ids) - 1], verdict.steps, strict=True):
+                least[place] = min(value, least.get(place, value))
+            for place, value in least.items():
                 rewards_N[start + place] = rewards_N[start + place].nan_to_num() + weights[name] * value
     return None if rewards_N.isnan().all() else rewards_N
 

@@ -17,7 +17,7 @@ from align.loops.preflight import Rows
 from align.loops.rollouts import rollout_sampling, step_seed
 from align.loops.session import Session
 from align.loops.site import Site, open_site
-from align.recipe.preference import needs_reference, row_kind, sees_whole_step, uses
+from align.recipe.preference import is_judged, needs_reference, row_kind, sees_whole_step, uses
 from align.rewards.compose import reward_metrics
 from align.rollout.groups import sample_groups, scored_groups
 from align.rollout.parity import check_parity, parity
@@ -148,9 +148,9 @@ def _update(site: Site, batch: PreferenceBatch, recipe: OnlinePreferenceRecipe, 
 
 
 def _margin_scale(recipe: OnlinePreferenceRecipe) -> float | None:
-    """rebel regresses the difference of the rewards; the other losses look at it where the recipe says so."""
+    """rebel regresses the difference of the rewards, where there are any; other losses look at it where the recipe says so."""
     scale = recipe.algorithm.margin_scale
-    return 1.0 if scale is None and uses(recipe.algorithm, "rebel") else scale
+    return 1.0 if scale is None and uses(recipe.algorithm, "rebel") and is_judged(recipe) else scale
 
 
 def _check_sampler(site: Site, groups: Sequence[Group], recipe: OnlinePreferenceRecipe, step: int) -> dict[str, float]:

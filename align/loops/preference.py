@@ -39,7 +39,7 @@ def train(
         session.begin(site, {"cursor": site.cursor}, held_out=site.judge, prepare=lambda: ask_reference(site, session.console))
         for step in session.steps():
             items = site.cursor.draw(recipe.train.rows_per_step)
-            batch = site.pack(items)
+            batch = site.pack(items, margin_scale=recipe.algorithm.margin_scale)
             loss = PreferenceLoss(site.terms, kind, batch, recipe.algorithm.desirable_above)
             with session.phase("update"):
                 update = site.learner.update(batch, loss, index=step - 1, together=True, whole=whole)

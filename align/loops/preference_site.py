@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from align.algorithms.preference_objective import Term, implicit_rewards
 from align.data.cursor import Cursor
 from align.data.items import ItemSet
-from align.data.pairs import LOADERS
+from align.data.pairs import LOADERS, require_margins
 from align.data.sources import RowSet, row_texts
-from align.errors import DataError
+from align.errors import RecipeError
 from align.evaluate.generate import spread
 from align.evaluate.pairs import HeldOutResult, JudgedPair, judge_pairs
 from align.learner.frozen import FrozenPolicy
@@ -45,9 +45,9 @@ class PreferenceSite:
     reference: Reference | None
     terms: Sequence[Term]
 
-    def pack(self, items: Sequence[Item]) -> PreferenceBatch:
-        """The items as a batch, with what the reference says of them."""
-        batch = pack_preferences(items, margin_scale=self.recipe.algorithm.margin_scale)
+    def pack(self, items: Sequence[Item], *, margin_scale: float | None = None) -> PreferenceBatch:
+        """The items as a batch, with what the reference says of them; with `margin_scale`, their margins as well."""
+        batch = pack_preferences(items, margin_scale=margin_scale)
         if self.reference is None:
             return batch
         return batch.replace(ref_B=self.reference.sums([one for item in items for one in completions(item)]))
@@ -86,7 +86,8 @@ def open_preference_site(recipe: PreferenceRecipe, rows: Rows, console: RunConso
     for items in (train, held_out) if held_out else (train,):
         for note in items.remarks():
             console.show(note)
-    _check_margins(recipe, [item for items in train.by_source for item in items])
+    if recipe.algorithm.margin_scale is not None:
+        require_margins(train)
     pairs = [pair for found in held_out.by_source for pair in found] if held_out else []
     learner = Learner(causal_lm, recipe.train, total_updates=recipe.train.steps, dtype=recipe.model.dtype, dropout=False)
     yield PreferenceSite(
@@ -110,16 +111,6 @@ def _items(recipe: PreferenceRecipe, rows: Sequence[RowSet], tokenizer: Any, kin
     )
 
 
-def _check_margins(recipe: PreferenceRecipe, items: Sequence[Item]) -> None:
-    """Margins that are asked for must be there. Raises DataError."""
-    if recipe.algorithm.margin_scale is None:
-        return
-    without = next((item for item in items if isinstance(item, PreferencePair) and item.margin is None), None)
-    if without is not None:
-        fix = "give the rows a column margin (or score_chosen and score_rejected), or remove algorithm.margin_scale"
-        raise DataError(f"algorithm.margin_scale needs margins, and {without.id} has none", place=without.source, fix=fix)
-
-
 def _reference(recipe: PreferenceRecipe, learner: Learner, tokenizer: Any) -> Reference:
     """The model as it starts (with adapters: without them), or another that the recipe names."""
     folder = Path(recipe.train.reference_cache or f"{recipe.output_dir}/reference")
@@ -127,7 +118,14 @@ def _reference(recipe: PreferenceRecipe, learner: Learner, tokenizer: Any) -> Re
     if path is None:
         which: Which = "reference" if learner.adapter else "policy"
         return Reference(folder, fingerprint(learner.model, dtype), lambda batch: learner.logprobs(batch, which))
-    model = recipe.model.model_copy(update={"path": path, "init": None, "lora": None})
+    revision = recipe.model.revision if path == recipe.model.path else None
+    model = recipe.model.model_copy(update={"path": path, "revision": revision, "init": None, "lora": None})
+    if load_tokenizer(model).get_vocab() != tokenizer.get_vocab():
+        raise RecipeError(
+            f"the reference {path} has another tokenizer than the policy: it cannot judge the policy's tokens",
+            place="algorithm.reference",
+            fix="take a reference of the same model family, with the same vocabulary",
+        )
     causal_lm = load_model(model, tokenizer)
     frozen = FrozenPolicy(causal_lm, recipe.train, device=learner.stepper.passes.device, dtype=dtype)
     return Reference(folder, fingerprint(causal_lm, dtype), frozen.logprobs)

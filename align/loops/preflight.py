@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from align.data.sources import RowSet, read_all
 from align.errors import RecipeError
 from align.recipe.needs import row_need
-from align.recipe.schema import RLRecipe
+from align.recipe.schema import PreferenceRecipe, RLRecipe
 from align.run.directory import RunDirectory
 from align.run.metrics import check_sinks
 
@@ -49,6 +49,10 @@ def _start_is_safe(resolved: Resolved) -> None:
     starts = {"model.path": recipe.model.path}
     if isinstance(recipe, RLRecipe) and recipe.algorithm.critic is not None:
         starts["algorithm.critic.path"] = recipe.algorithm.critic.path
+    if isinstance(recipe, RLRecipe) and recipe.algorithm.teacher is not None:
+        starts["algorithm.teacher.path"] = recipe.algorithm.teacher.path
+    if isinstance(recipe, PreferenceRecipe):
+        starts["algorithm.reference"] = recipe.algorithm.reference
     for key, start in starts.items():
         if start is not None and Path(output).resolve() in (Path(start).resolve(), *Path(start).resolve().parents):
             raise RecipeError(

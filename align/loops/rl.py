@@ -62,7 +62,8 @@ def train(
             metrics |= {"beta": kl.beta, "entropy_coefficient": entropy.coefficient}
             if metrics["skipped"] < len(updates.policy) and math.isfinite(metrics.get("kl", 0.0)):
                 kl.update(metrics.get("kl", 0.0), samples=batch.size)
-                entropy.update(metrics["entropy"])
+                if math.isfinite(metrics["entropy"]):
+                    entropy.update(metrics["entropy"])
             session.run.write_rollouts(step, harvest.groups, mean_advantages(batch, rewards_PG), harvest.not_trained)
             tokens = len(batch.token_ids_N) + count_tokens(harvest.not_trained)
             session.end_step(step, metrics, tokens=tokens, groups=harvest.groups)

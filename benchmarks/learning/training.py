@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from problems import Problem, Samples, draw, success, teacher
@@ -72,35 +72,39 @@ class Learner:
         self.value_S = torch.where(seen_S > 0, self.value_S + rate * (mean_S - self.value_S), self.value_S)
 
 
+class Steps(Protocol):
+    """What learns step by step, on a table of logits."""
+
+    problem: Problem
+    logits_SV: Tensor
+
+    def step(self, prompt_P: Tensor, samples_each: int, epochs: int, random: torch.Generator) -> None: ...
+
+
+def climb(learner: Steps, seed: int, *, steps: int, stop: float, tries: int = 1) -> list[float]:
+    """How likely one of `tries` answers is the best one after each step, the mean over prompts.
+
+    A step is 8 prompts x 8 samples, seen twice. It ends with the first one that reaches `stop`.
+    """
+    random, prompt_P = torch.Generator().manual_seed(seed), torch.arange(8) % learner.problem.prompts
+    reached: list[float] = []
+    while len(reached) < steps and max(reached, default=0.0) < stop:
+        learner.step(prompt_P, 8, 2, random)
+        chance_P = success(learner.problem, learner.logits_SV.detach())
+        reached.append(float((1 - (1 - chance_P) ** tries).mean()))
+    return reached
+
+
 def curve(
-    name: str,
-    problem: Problem,
-    seed: int,
-    *,
-    steps: int = 150,
-    prompts: int = 8,
-    samples: int = 8,
-    epochs: int = 2,
-    rate: float = 0.05,
-    stop: float = 1.0,
-    **overrides: Any,
+    name: str, problem: Problem, seed: int, *, steps: int = 150, rate: float = 0.05, stop: float = 1.0, **overrides: Any
 ) -> list[float]:
-    """How likely the best answer is after each step, the mean over prompts, up to the first step that reaches `stop`.
+    """How likely the best answer is after each step, see `climb`, up to the first step that reaches `stop`.
 
     For pass@k it is how likely one of k answers is the best one: that is all this method asks for.
     """
     method = resolve(name, **(SETTINGS.get(name, {}) | overrides))
-    learner, random = Learner(problem, method, rate), torch.Generator().manual_seed(seed)
-    prompt_P, reached = torch.arange(prompts) % problem.prompts, []
-    for _ in range(steps):
-        learner.step(prompt_P, samples, epochs, random)
-        chance_P = success(problem, learner.logits_SV.detach())
-        if method.advantage == "pass@k":
-            chance_P = 1 - (1 - chance_P) ** method.pass_k
-        reached.append(float(chance_P.mean()))
-        if reached[-1] >= stop:
-            break
-    return reached
+    tries = method.pass_k if method.advantage == "pass@k" else 1
+    return climb(Learner(problem, method, rate), seed, steps=steps, stop=stop, tries=tries)
 
 
-__all__ = ["METHODS", "SETTINGS", "Learner", "curve"]
+__all__ = ["METHODS", "SETTINGS", "Learner", "climb", "curve"]

@@ -1,6 +1,6 @@
 """A policy against a learned judge: what the judge says of it rises on, what is true of it does not.
 
-    python benchmarks/overoptimization --steps 100
+    python benchmarks/overoptimization --steps 60
 
 A tiny model imitates descriptions, three reward models learn from noisy comparisons of them, and PPO then maximises a judge: one
 model on a long leash (hardly any KL penalty), one model with an adaptive penalty that holds a target, and three models less their
@@ -110,18 +110,23 @@ def plot(curves: Mapping[str, list[dict[str, float]]], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
+HEADER = f"| run | learned judge | true score | KL at the end, nats a token | steps of KL > {KL_TARGET} |\n|---|---|---|---|---|"
+
+
 def row(name: str, rows: list[dict[str, float]]) -> str:
-    """One line of the table: the first five steps, the best of the true score, the last ten steps."""
+    """One line of the table: the first five steps, the best and the worst five of the true score, the last ten."""
     first, last = rows[:5], rows[-10:]
     gold = [fmean(one["gold"] for one in rows[at : at + 5]) for at in range(len(rows) - 4)]
+    best, worst = (f"{value:.2f} (from step {gold.index(value) + 1})" for value in (max(gold), min(gold)))
     judged = f"{fmean(one['judge'] for one in first):.2f} to {fmean(one['judge'] for one in last):.2f}"
-    true = f"{gold[0]:.2f}, at best {max(gold):.2f}, at the end {fmean(one['gold'] for one in last):.2f}"
-    return f"| {name} | {judged} | {true} | {fmean(one['kl'] for one in last):.3f} |"
+    true = f"{gold[0]:.2f}, at best {best}, at worst {worst}, at the end {fmean(one['gold'] for one in last):.2f}"
+    above = sum(one["kl"] > KL_TARGET for one in rows)
+    return f"| {name} | {judged} | {true} | {fmean(one['kl'] for one in last):.3f} | {above} of {len(rows)} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--folder", type=Path, default=Path("runs/overoptimization"))
     options = parser.parse_args()
     folder = options.folder.resolve()
@@ -133,7 +138,7 @@ def main() -> None:
     plot(curves, folder / "overoptimization.png")
     for one in accuracies:
         print(f"held-out accuracy of a judge: {one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})")
-    print("| run | learned judge | true score | KL at the end |\n|---|---|---|---|")
+    print(HEADER)
     for name, rows in curves.items():
         print(row(name, rows))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from align.algorithms.objective import objective
 from align.algorithms.reduce import Totals
 
 SEEDS = range(5)
+FRESH = ("online_dpo", "iterative_dpo", "rebel", "dno", "inpo", "xpo")  # preference methods whose pairs the policy draws
+STORED = ("hypo", "dpo")
 LETTERS, LENGTH = 3, 2
 # The reward of each word: [first letter, second letter].
 REWARD = torch.tensor([[0.0, 0.2, 0.0], [0.4, 0.3, 0.0], [0.1, 1.0, 0.3]], dtype=torch.float64)
@@ -23,22 +26,22 @@ ADDED = torch.tensor([[0.0], [0.3], [0.5]], dtype=torch.float64) + torch.tensor(
 
 @pytest.fixture(scope="module")
 def learning():
-    """(curve, problems) of the benchmark, whose folder is a script and no package."""
+    """What the benchmark is made of, whose folder is a script and no package."""
     folder = str(Path(__file__).parents[2] / "benchmarks" / "learning")
     sys.path.insert(0, folder)
     try:
+        from preferences import PREFERENCES, preference_curve
         from problems import PROBLEMS
         from training import curve
     finally:
         sys.path.remove(folder)
-    return curve, PROBLEMS
+    return SimpleNamespace(curve=curve, preference_curve=preference_curve, preferences=PREFERENCES, problems=PROBLEMS)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_each_method_finds_the_best_word(name, learning):
     """Within 25 steps of 64 samples, over five seeds."""
-    curve, problems = learning
-    reached = [curve(name, problems["words"], seed, steps=25, rate=0.1, stop=0.9) for seed in SEEDS]
+    reached = [learning.curve(name, learning.problems["words"], seed, steps=25, rate=0.1, stop=0.9) for seed in SEEDS]
     assert all(one[0] < 0.4 for one in reached)  # from one in nine
     assert min(one[-1] for one in reached) >= 0.9
 
@@ -47,8 +50,36 @@ def test_each_method_finds_the_best_word(name, learning):
 @pytest.mark.parametrize("name", METHODS)
 def test_each_method_learns_to_count(name, learning):
     """Within 60 steps, from answers that are right once in 3, 9, 27 and 81 times."""
-    curve, problems = learning
-    assert min(curve(name, problems["counting"], seed, steps=60, stop=0.9)[-1] for seed in SEEDS) >= 0.9
+    assert min(learning.curve(name, learning.problems["counting"], seed, steps=60, stop=0.9)[-1] for seed in SEEDS) >= 0.9
+
+
+@pytest.mark.parametrize("name", FRESH)
+def test_each_preference_method_finds_the_best_word(name, learning):
+    """From which of two samples is better, within the same 25 steps."""
+    reached = [learning.preference_curve(name, learning.problems["words"], seed, steps=25, rate=0.1, stop=0.9) for seed in SEEDS]
+    assert all(one[0] < 0.4 for one in reached)
+    assert min(one[-1] for one in reached) >= 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FRESH)
+def test_each_preference_method_learns_to_count(name, learning):
+    reached = [learning.preference_curve(name, learning.problems["counting"], seed, steps=60, stop=0.9) for seed in SEEDS]
+    assert min(one[-1] for one in reached) >= 0.9
+
+
+def test_of_stored_pairs_hypo_learns_what_its_kl_term_allows(learning):
+    """dpo, which is hypo without it, goes all the way on the same pairs."""
+    assert {*FRESH, *STORED} == set(learning.preferences)
+    reached = {
+        name: [
+            learning.preference_curve(name, learning.problems["words"], seed, steps=60, rate=0.1, stop=0.9)[-1] for seed in SEEDS
+        ]
+        for name in STORED
+    }
+    assert min(reached["dpo"]) >= 0.9
+    assert min(reached["hypo"]) > 0.25  # from one in nine
+    assert max(reached["hypo"]) < 0.5
 
 
 @pytest.mark.parametrize(
@@ -63,14 +94,12 @@ def test_each_method_learns_to_count(name, learning):
     ],
 )
 def test_pieces_can_be_exchanged(overrides, learning):
-    curve, problems = learning
-    assert curve("dapo", problems["words"], 0, steps=25, rate=0.1, stop=0.9, **overrides)[-1] >= 0.9
+    assert learning.curve("dapo", learning.problems["words"], 0, steps=25, rate=0.1, stop=0.9, **overrides)[-1] >= 0.9
 
 
 def test_nothing_is_learned_from_the_wrong_sign(learning):
     """The problems can tell: a policy that is pushed away from rewards does not find them."""
-    curve, problems = learning
-    assert curve("distill", problems["words"], 0, steps=25, rate=0.1, teacher_coefficient=-1.0)[-1] < 0.2
+    assert learning.curve("distill", learning.problems["words"], 0, steps=25, rate=0.1, teacher_coefficient=-1.0)[-1] < 0.2
 
 
 class Policy:

@@ -65,6 +65,12 @@ def test_remax_takes_off_the_greedy_sample_s_reward():
     close(got, [0.75, 0, -0.25, -1, -1, 0])
 
 
+def test_remax_leaves_out_prompts_whose_greedy_sample_has_no_verdict():
+    credit = resolve("remax", beta=0.0).credit(REWARDS_PG, None, SEGMENT_N, MASK_N, greedy_P=numbers(NAN, 3.0))
+    assert credit.mask_N.tolist() == [False, False, False, True, True, False]
+    close(credit.advantage_N, [0, 0, 0, -1, -1, 0])
+
+
 def test_opo_weighs_by_trained_tokens():
     rewards_PG, mask_N = numbers(1.0, 0.0).view(1, 2), torch.tensor([1, 1, 0, 1, 0, 0])
     got = resolve("opo").advantages(rewards_PG, None, torch.tensor([0, 0, 0, 1, 1, 1]), mask_N)
@@ -199,6 +205,19 @@ def test_equal_rewards_give_exactly_nothing(name):
     baseline, pass_k = "mean" if name == "reinforce" else None, 2 if name == "pass@k" else None
     method = resolve(name, beta=0.0, baseline=baseline, pass_k=pass_k)
     assert (method.advantages(rewards_PG, None, SEGMENT_N, MASK_N) == 0).all()
+
+
+def test_a_group_without_differences_beside_one_with_them_gets_exactly_nothing():
+    """But where the whole step is whitened, whose token mean need not be 0: the long answer is the right one here."""
+    segment_N, mask_N, rewards_PG = torch.tensor([0, 0, 1, 2, 3]), torch.ones(5), numbers(1, 0, 1, 1).view(2, 2)
+    shifted = set()
+    for name in set(METHOD_NAMES) - set(SIGNAL_WITHOUT_DIFFERENCES):
+        baseline, pass_k = "mean" if name == "reinforce" else None, 2 if name == "pass@k" else None
+        advantage_N = resolve(name, beta=0.0, baseline=baseline, pass_k=pass_k).advantages(rewards_PG, None, segment_N, mask_N)
+        assert (advantage_N[:3] != 0).any()
+        if (advantage_N[3:] != 0).any():
+            shifted.add(name)
+    assert shifted == {"reinforce++", "reinforce++_baseline"}  # the first looks at no groups
 
 
 @pytest.mark.parametrize("name", [name for name in METHOD_NAMES if name != "distill"])

@@ -1,10 +1,11 @@
-"""Cutting a step into micro-batches, concatenating and ordering it differently changes neither loss nor gradient."""
+"""Cutting a step into micro-batches, dealing it to ranks and ordering it differently changes neither loss nor gradient."""
 
 from __future__ import annotations
 
 import math
 import random
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from align.algorithms.policy_losses import POLICY_LOSSES
 from align.algorithms.reduce import Totals, reduce
 
 SEQUENCES = 12
+EDGES = {2: (0, 5, 12), 3: (0, 2, 6, 12)}  # where a shuffled step is cut into the uneven shares of so many ranks
+TOGETHER = [name for name in LOSS_NAMES if LOSS_SCOPE[name] == "batch"]
 
 
 def cuts(seed):
@@ -76,6 +79,92 @@ def test_every_loss_with_every_reduction(make_step, loss, mode):
         return reduce(loss_N, part.segment_N, part.mask_N, mode, totals, part.group_B), {}
 
     assert_invariant(step, loss_of, LOSS_SCOPE[loss])
+
+
+def dealt(ranks, seed):
+    """The micro-batches of each rank, made of the sequences it was dealt: samples of a prompt are on different ranks."""
+    order = random.Random(seed).sample(range(SEQUENCES), SEQUENCES)
+    shares = [order[start:end] for start, end in pairwise(EDGES[ranks])]
+    return [[share[: rank + 1], share[rank + 1 :]] for rank, share in enumerate(shares)]
+
+
+def added_counts(step, dealing, **norm_length):
+    """The totals of a step whose ranks count their own sequences and add up what they found."""
+    shares = [step.select([b for piece in pieces for b in piece]) for pieces in dealing]
+    counts = [Totals.of(share.segment_N, share.mask_N, share.group_B, **norm_length) for share in shares]
+    prompt_tokens = torch.zeros(len(step.group_B.unique()), dtype=torch.int64)
+    for count in counts:
+        prompt_tokens[: len(count.prompt_tokens)] += count.prompt_tokens
+    tokens, sequences = (sum(getattr(count, name) for count in counts) for name in ("tokens", "sequences"))
+    return Totals(tokens, sequences, int((prompt_tokens > 0).sum()), prompt_tokens=prompt_tokens, **norm_length)
+
+
+def over_ranks(step, dealing, loss_of):
+    """Loss, gradient and statistics, summed over ranks that each accumulate their own micro-batches."""
+    found = [accumulate(step, pieces, loss_of) for pieces in dealing]
+    sums = {name: sum(stats[name] for _, _, stats in found) for name in found[0][2]}
+    return sum(loss for loss, _, _ in found), sum(gradient_N for _, gradient_N, _ in found), sums
+
+
+def assert_ranks_add_up(step, loss_with, scope):
+    """`loss_with(totals)` is the loss of a micro-batch; a loss that looks at the whole step adds up to first order."""
+    known = Totals.of(step.segment_N, step.mask_N, step.group_B, norm_length=8)
+    loss, gradient_N, stats = accumulate(step, [list(range(SEQUENCES))], loss_with(known))
+    assert gradient_N.abs().sum() > 0
+    for ranks in EDGES:
+        dealing = dealt(ranks, seed=ranks)
+        totals = added_counts(step, dealing, norm_length=8)
+        assert totals == known
+        assert totals.prompt_tokens.equal(known.prompt_tokens)
+        if scope == "batch":
+            assert_slopes_add_up(step, dealing, loss_with(totals), gradient_N)
+            continue
+        other_loss, other_gradient_N, other_stats = over_ranks(step, dealing, loss_with(totals))
+        assert other_loss == pytest.approx(loss, abs=1e-12)
+        torch.testing.assert_close(other_gradient_N, gradient_N, rtol=0, atol=1e-12)
+        assert other_stats == {name: pytest.approx(value, abs=1e-12) for name, value in stats.items()}
+
+
+def assert_slopes_add_up(step, dealing, loss_of, slope_N):
+    """With the loss's slope at every log-prob of the step, found in one piece, ranks get the gradient of shared weights."""
+    weights_K = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    features_NK = torch.randn(len(slope_N), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def logp(index_N):
+        return step.logp_N[index_N] + (features_NK[index_N] @ weights_K).tanh()
+
+    exact_K = torch.autograd.grad(loss_of(replace(step, logp_N=logp(step.index_N)))[0], weights_K)[0]
+    parts = [step.select(piece).index_N for pieces in dealing for piece in pieces]
+    shares = [torch.autograd.grad((slope_N[index_N] * logp(index_N)).sum(), weights_K)[0] for index_N in parts]
+    assert exact_K.abs().sum() > 0
+    torch.testing.assert_close(sum(shares), exact_K, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", LOSS_NAMES)
+@pytest.mark.parametrize("mode", REDUCTION_NAMES)
+def test_ranks_add_up_to_the_step(make_step, loss, mode):
+    def loss_with(totals):
+        def loss_of(part):
+            loss_N = loss_of_tokens(loss, part)
+            return reduce(loss_N, part.segment_N, part.mask_N, mode, totals, part.group_B), {}
+
+        return loss_of
+
+    assert_ranks_add_up(make_step(), loss_with, LOSS_SCOPE[loss])
+
+
+@pytest.mark.parametrize("loss", TOGETHER)
+def test_a_loss_of_the_whole_step_is_another_one_for_ranks_that_see_their_share(make_step, loss):
+    step = make_step()
+    totals = Totals.of(step.segment_N, step.mask_N, step.group_B)
+
+    def loss_of(part):
+        return reduce(loss_of_tokens(loss, part), part.segment_N, part.mask_N, "sequence_sum", totals), {}
+
+    _, gradient_N, _ = accumulate(step, [list(range(SEQUENCES))], loss_of)
+    for ranks in EDGES:
+        _, other_gradient_N, _ = over_ranks(step, dealt(ranks, seed=ranks), loss_of)
+        assert (other_gradient_N - gradient_N).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("loss", ["rebel", "copg", "opmd"])
@@ -163,6 +252,15 @@ def test_every_method(make_step, name, mismatch):
     if method.advantage != "selection":
         assert (totals.sequences, totals.prompts) == (6, 2)
     assert_invariant(step, lambda part: method_loss(method, part, totals), method.scope)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_ranks_add_up_to_the_step_of_every_method(make_step, name):
+    """The credit is that of the whole step, as methods that normalise over it need; then the sequences are dealt."""
+    correction = {"mode": "sequence_truncate", "low": 0.5, "high": 2.0}
+    method = resolve(name, entropy_coefficient=0.01, mismatch=correction, **({"pass_k": 2} if name == "pass@k" else {}))
+    step = with_advantages(make_step(), method, rewards_with_holes())
+    assert_ranks_add_up(step, lambda totals: lambda part: method_loss(method, part, totals), method.scope)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -11,7 +11,7 @@ import pytest
 from align.algorithms.bundle import KL, Correction
 from align.algorithms.entropy import AdaptiveEntropy, FixedEntropy
 from align.algorithms.kl import AdaptiveKL, FixedKL
-from align.algorithms.methods import METHODS, resolve
+from align.algorithms.methods import _OWN_PIECES, METHODS, resolve
 from align.algorithms.names import (
     ADVANTAGE_NAMES,
     ADVANTAGE_NEEDS,
@@ -33,6 +33,7 @@ def as_overrides(**keys):
 
 def test_names_without_torch_are_those_of_the_registries():
     assert tuple(METHODS) == METHOD_NAMES
+    assert set(_OWN_PIECES) <= set(METHOD_NAMES)
     assert {name: method.loss for name, method in METHODS.items()} == METHOD_LOSSES
     assert {name: method.advantage for name, method in METHODS.items()} == METHOD_ADVANTAGES
     assert set(ADVANTAGE_NEEDS) | set(UNGROUPED_ADVANTAGES) <= set(ADVANTAGE_NAMES)

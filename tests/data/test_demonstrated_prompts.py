@@ -9,7 +9,7 @@ from align.data.demonstrated_prompts import load_demonstrated_prompts
 from align.data.sources import read_all
 from align.errors import DataError
 from align.recipe.schema import Source
-from tests.data.test_demonstrations import CHATML, LLAMA2, THINKING
+from tests.data.test_demonstrations import CHATML, LLAMA2, OPEN_THINKING, THINKING
 
 ROWS = [
     {"prompt": "1+1", "completion": "1+1=2 so 2", "answer": "2"},
@@ -48,6 +48,21 @@ def test_demonstrations_that_are_too_long_are_left_out_and_counted(jsonl, tokeni
     assert shown.dropped_long == {"rows": 1}
     with pytest.raises(DataError, match=r"at most rollout\.max_completion_length = 2"):
         load(jsonl(ROWS), tokenizer, longest=2)
+
+
+def test_demonstrations_that_do_not_go_on_from_the_prompt_are_bad_rows(jsonl, tokenizer):
+    """The template opens the answer to the second prompt with a thinking block that its conversation does not have."""
+    tokenizer.chat_template = OPEN_THINKING.replace("<think>\n", "{% if '2' in messages[0].content %}<think>\n{% endif %}")
+    with pytest.raises(DataError, match="only 1 of 2 rows can be used"):
+        load(jsonl(ROWS), tokenizer)
+    shown = load(jsonl(ROWS), tokenizer, max_bad_rows=1)
+    assert [prompt.columns["prompt"] for prompt in shown.prompts] == ["1+1"]
+    ((place, why),) = shown.bad
+    assert place.endswith("rows.jsonl:2")
+    assert "opens the answer to a prompt otherwise" in why
+    tokenizer.chat_template = OPEN_THINKING
+    with pytest.raises(DataError, match="only 0 of 2 rows can be used"):
+        load(jsonl(ROWS), tokenizer, max_bad_rows=2)
 
 
 def test_rows_without_a_completion_are_refused(jsonl, tokenizer):

@@ -30,6 +30,8 @@ CUTS: list[tuple[str, list[str]]] = [
     (r"align train gsm8k/grpo$", ["model.path=base", "model.dtype=float32", *LOCAL_DATA, *SHORT_RL]),
     (r"align train gsm8k/grpo_cpu", [*LOCAL_DATA, *SHORT_RL]),
     (r"align check gsm8k/grpo", ["model.path=base", *LOCAL_DATA]),
+    (r"align train (preference|reward_model)/", []),  # on local files as it is
+    (r"align train methods/ppo", [*SHORT_RL, "algorithm.critic.warmup_steps=1"]),
     (r"align train (quickstart/sft|methods/start)", ["train.steps=2", "train.warmup_steps=0"]),
     (r"align train methods/grpo output_dir", ["model.path=base", *LOCAL_DATA, *SHORT_RL]),
     (
@@ -57,6 +59,7 @@ PAGES = [
     "docs/recipes.md",
     "docs/methods.md",
     "docs/algorithms.md",
+    "docs/ppo.md",
     "docs/reward_models.md",
     "docs/preference.md",
 ]
@@ -68,7 +71,9 @@ def blocks(text: str, language: str) -> list[str]:
 
 def commands(checkout: Path) -> list[str]:
     pages = [(checkout / page).read_text() for page in PAGES]
-    return [line for page in pages for block in blocks(page, "bash") for line in block.splitlines() if line.strip()]
+    found = [block.replace("\\\n", " ") for page in pages for block in blocks(page, "bash")]
+    lines = [line for block in found for line in block.splitlines() if line.strip()]
+    return list(dict.fromkeys(lines))  # two pages may begin alike
 
 
 def cut(command: str) -> list[str]:
@@ -89,7 +94,8 @@ def folder(tmp_path_factory):
     for name in ("problems.jsonl", "completions.jsonl"):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     pairs = [{"prompt": f"What is {i}+{i}?", "chosen": f"so {2 * i}", "rejected": f"so {2 * i + 1}"} for i in range(8)]
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    for name in ("pairs.jsonl", "held_out.jsonl"):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in pairs))
     run(folder, cut("align train quickstart/sft"))
     run(folder, cut("align train quickstart/grpo"))
     return folder

@@ -1,5 +1,6 @@
 """The documentation is complete and says what the code says."""
 
+import json
 import re
 
 import pytest
@@ -43,7 +44,9 @@ def test_every_key_of_a_recipe_is_documented_with_its_default(recipes, section):
         assert f"`{key}`" in recipes, f"{section.__name__}.{key}"
         default = field.get_default(call_default_factory=True)
         if isinstance(default, bool | int | float | str):
-            row = rf"\| `{key}` \|.*\| `{re.escape(str(default).replace('True', 'true').replace('False', 'false'))}` \|"
+            shown = str(default).replace("True", "true").replace("False", "false")
+            shown = json.dumps(shown) if "\n" in shown else shown  # a table has no line breaks
+            row = rf"\| `{key}` \|.*\| `{re.escape(shown)}` \|"
             assert re.search(row, recipes), f"{key} = {default}"
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
 
+from align.errors import RecipeError
 from align.learner.learner import Learner
 from align.learner.logprobs import LogprobModel
 from align.learner.packing import Batch, model_inputs
@@ -104,6 +105,20 @@ def test_numbers_and_gradients_are_those_of_rectangles(kind, batch):
 def test_a_row_is_refused_by_attention_that_was_not_replaced(kind, batch):
     with pytest.raises(RuntimeError, match="mask"):
         LogprobModel(build(kind, **SHARING[kind]))(row_inputs(batch), entropy=False)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{"attention_mask": torch.zeros(1, 1, 1, 9)}, {"attention_mask": None}, {"position_bias": torch.zeros(1, 2, 9, 9)}],
+    ids=["another mask", "no mask", "a bias"],
+)
+def test_a_mask_or_bias_of_a_layer_is_not_dropped_silently(own, batch):
+    model = build("llama")
+    attention = model.model.layers[1].self_attn
+    attention.register_forward_pre_hook(lambda _, given, named: (given, named | own), with_kwargs=True)
+    with whole_sequence_attention(model), pytest.raises(RecipeError, match="mask or bias of its own") as error:
+        LogprobModel(model)(row_inputs(batch), entropy=False)
+    assert error.value.fix == "write packing: rectangles"
 
 
 @pytest.mark.parametrize("kind", NOT_SHARING)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from align.errors import Preempted
+from align.errors import DataError, Preempted
 from align.loops import preference
 from align.loops.online_pairs import Drawn, crossed_pairs, demonstrated_pairs, ranked_pairs, rankings
 from align.loops.session import Session
@@ -142,6 +142,36 @@ def test_self_play_against_demonstrations_in_rounds(resolved):
     ] * 3  # a round begins at margin 0
     assert rows[-1]["logps/chosen"] > rows[0]["logps/chosen"]
     assert "reward" not in rows[0]
+
+
+def test_rebel_takes_demonstrations_to_be_better_by_one(resolved):
+    """Nothing judges them, so that there is no difference of rewards to regress."""
+    recipe = resolved(
+        ONLINE,
+        online={"pairs": "demonstrated"},
+        rewards=[],
+        algorithm={"loss": "rebel"},
+        rollout={"num_generations": 1},
+        train={"steps": 1},
+    )
+    preference.train(recipe)
+    (row,) = kept(Path(recipe.recipe.output_dir))
+    assert row["pairs"] == 3
+    assert row["loss"] == pytest.approx(1.0, abs=1e-4)  # (0 - 1)^2: the policy is the reference
+
+
+def test_margins_that_are_asked_for_must_be_in_the_stored_pairs(resolved, tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps({"prompt": "1+1", "chosen": "2", "rejected": "x"}))
+    recipe = resolved(
+        ONLINE,
+        data={"train": [{"path": str(file)}]},
+        rewards=[],
+        algorithm={"loss": None, "losses": [{"loss": "hypo"}, {"loss": "dpo"}], "margin_scale": 1.0},
+        train={"prompts_per_step": 1},
+    )
+    with pytest.raises(DataError, match="margin_scale needs margins, and pairs:0 has none"):
+        preference.train(recipe)
 
 
 def test_stored_pairs_with_a_kl_on_the_policys_samples(resolved, tmp_path):

@@ -271,12 +271,12 @@ def test_an_architecture_without_value_models_is_refused(resolved):
         rl.train(ppo(resolved, model=model))
 
 
-def test_a_run_is_not_written_over_the_critic_it_starts_from(resolved, tmp_path):
+def test_a_run_is_not_written_over_the_critic_it_starts_from(resolved):
     recipe = ppo(resolved, CRITICS["separate"], train={"steps": 1})
     rl.train(recipe)
     again = ppo(resolved, {"path": str(run_of(recipe) / "checkpoints" / "step-000001" / "critic")})
     with pytest.raises(RecipeError, match="over the model it starts from"):
-        preflight(load_recipe(tmp_path / "recipe.yaml") if again is None else again, overwrite=True)
+        preflight(again, overwrite=True)
 
 
 RECIPES = ["methods/ppo", "ppo/shared", "ppo/vapo", "ppo/value_model", "ppo/guided"]  # the last one needs the one before it

@@ -8,10 +8,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from align.algorithms.preference_names import PREFERENCE_TABLE
-from align.errors import DataError, Preempted
-from align.loops import preference
+from align.errors import DataError, Preempted, RecipeError
+from align.loops import preference, preference_site
 from align.loops.session import Session
 from tests.loops.conftest import MODEL, kept, merged
+from tests.loops.test_relatives import stored_model
 
 OFFLINE = [name for name, entry in PREFERENCE_TABLE.items() if not entry.online]
 TRAINED = {"steps": 3, "rows_per_step": 4, "learning_rate": 1e-3, "save_steps": 0, "max_length": 64, "micro_batch_tokens": 64}
@@ -108,6 +109,14 @@ def test_margins_of_the_data(resolved, base, tmp_path, pairs):
         preference.train(resolved(base, algorithm=algorithm, output_dir=str(tmp_path / "other")))
 
 
+def test_held_out_pairs_need_no_margins(resolved, base, tmp_path):
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text(json.dumps({"prompt": "1+1", "chosen": "2", "rejected": "x"}))
+    data = {"eval": [{"path": str(held_out)}]}
+    recipe = resolved(base, data=data, evaluate={}, algorithm={"loss": "rebel", "margin_scale": 2.0}, train={"steps": 1})
+    assert preference.train(recipe)["estimates"]["before"]["accuracy"]["value"] == 0.5
+
+
 @pytest.mark.parametrize("loss", ["dpo", "kto"])
 def test_how_a_step_is_cut_does_not_matter(resolved, base, tmp_path, loss):
     rows = []
@@ -165,6 +174,26 @@ def test_another_model_as_reference(resolved, base, tmp_path):
     assert metrics(recipe)[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
     other = resolved(base, model={"init": None, "path": path}, output_dir=str(tmp_path / "other"))
     assert preference.train(other)["steps"] == 3
+
+
+def test_a_reference_that_reads_other_tokens_is_refused(resolved, base, tmp_path):
+    policy, other = stored_model(tmp_path / "policy", 0), stored_model(tmp_path / "other", 0, texts=("abc abc abc",) * 9)
+    recipe = resolved(base, model={"init": None, "path": str(policy)}, algorithm={"reference": str(other)})
+    with pytest.raises(RecipeError, match="another tokenizer than the policy") as error:
+        preference.train(recipe)
+    assert error.value.place == "algorithm.reference"
+
+
+def test_a_revision_is_that_of_its_own_model(resolved, base, tmp_path, monkeypatch):
+    asked = []
+    honest = preference_site.load_model
+    monkeypatch.setattr(preference_site, "load_model", lambda model, *a, **k: asked.append(model) or honest(model, *a, **k))
+    policy, other = (str(stored_model(tmp_path / name, 0)) for name in ("policy", "other"))
+    for reference in (policy, other):
+        model = {"init": None, "path": policy, "revision": "v2"}
+        output = str(tmp_path / f"by-{Path(reference).name}")
+        preference.train(resolved(base, model=model, output_dir=output, algorithm={"reference": reference}, train={"steps": 1}))
+    assert [(one.path, one.revision) for one in asked] == [(policy, "v2")] * 3 + [(other, None)]
 
 
 def test_with_adapters_the_reference_is_the_model_without_them(resolved, base, tmp_path):

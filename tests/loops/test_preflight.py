@@ -22,3 +22,19 @@ def test_a_run_is_not_written_over_the_model_it_starts_from(tmp_path, inside):
     with pytest.raises(RecipeError, match="over the model it starts from"):
         preflight(load_recipe(file), overwrite=True)
     assert (tmp_path / "run" / "checkpoints" / "step-000003" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe": "rl", "algorithm": {"method": "distill", "teacher": {"path": "{inside}"}}},
+        {"recipe": "preference", "algorithm": {"reference": "{inside}"}, "data": {"train": [{"path": "org/pairs"}]}},
+    ],
+    ids=["teacher", "reference"],
+)
+def test_nor_over_a_teacher_or_reference(tmp_path, changes):
+    base = RL if changes["recipe"] == "rl" else {"model": RL["model"]}
+    inside = tmp_path / "run" / "checkpoints" / "step-000003"
+    file = write_recipe(tmp_path, base, **json.loads(json.dumps(changes).replace("{inside}", str(inside))))
+    with pytest.raises(RecipeError, match="over the model it starts from"):
+        preflight(load_recipe(file), overwrite=True)

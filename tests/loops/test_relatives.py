@@ -221,6 +221,19 @@ def test_an_entropy_target_raises_the_bonus_while_entropy_is_below(resolved):
     assert [row["entropy_coefficient"] for row in metrics_of(recipe)] == [0.0, 0.25, 0.5]
 
 
+def test_an_entropy_that_is_not_finite_moves_no_bonus(resolved, monkeypatch):
+    honest = rl.step_metrics
+
+    def broken(*args, step, **named):
+        return honest(*args, step=step, **named) | ({"entropy": math.nan} if step == 1 else {})
+
+    monkeypatch.setattr(rl, "step_metrics", broken)
+    algorithm = {"method": "grpo", "beta": 0.0, "entropy_target": 9.0, "entropy_increment": 0.25}
+    recipe = resolved(RL, algorithm=algorithm, train={"steps": 3})
+    rl.train(recipe)
+    assert [row["entropy_coefficient"] for row in metrics_of(recipe)] == [0.0, 0.0, 0.25]
+
+
 INTERRUPTED: dict[str, dict[str, Any]] = {
     "reference replaced": {"method": "grpo", "beta": 0.01, "reference": {"every": 2, "reset_optimizer": True}},
     "reference mixed": {"method": "rloo", "reference": {"every": 1, "mix": 0.3}},
@@ -316,6 +329,21 @@ def test_the_least_step_to_come_is_what_a_token_is_worth(resolved, tokenizer):
     wrong = at[2] - length - 2
     assert second[: wrong + 1].unique().tolist() == [-1.0]
     assert second[wrong + 1 :].unique().tolist() == [1.0]  # right from there on
+
+
+def test_steps_that_end_in_one_token_are_worth_the_least_of_them(resolved, tokenizer):
+    from types import SimpleNamespace
+
+    text = "one two. three"
+    first, *_ = tokenizer.encode(text, add_special_tokens=False)
+    assert len(tokenizer.decode([first])) > 2
+    groups = [group(scored(tokenizer, text, 1.0, steps=((1, 0.75), (2, 0.25), (len(text), 1.0))))]
+    batch = pack(groups, torch.tensor([[1.0]]), resolve("grpo"))
+    site: Any = SimpleNamespace(tokenizer=tokenizer, scorer=SimpleNamespace(stack=SimpleNamespace(names=("task",))))
+    found = step_rewards(groups, batch, site, resolved(RL, rewards=[{"use": OF_DIGITS, "weight": 2.0}]).recipe)
+    assert found is not None
+    assert found[~found.isnan()].tolist() == [0.5, 2.0]
+    assert float(found[2]) == 0.5  # the first token of the completion
 
 
 def test_without_process_rewards_there_are_no_steps(resolved, tokenizer):

@@ -14,10 +14,12 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from align.api import check, evaluate, export, score
 from align.errors import DataError, RecipeError
+from align.learner.fresh import build_model, train_tokenizer
 from align.learner.reward_model import RewardModelCard, load_reward_model
 from align.loops import reward_model
 from align.loops.judged import pack_judged, resampling
 from align.recipe.load import load_recipe
+from align.recipe.schema import ModelInit
 from align.types import GradedSteps, PreferencePair
 from tests.loops.conftest import MODEL, merged
 
@@ -157,6 +159,22 @@ def test_lora_trains_adapters_and_the_head(recipe, tmp_path):
     changes = {"model": model, "train": {"learning_rate": 1e-2, "steps": 24, "save_steps": 12}}
     reward_model.train(recipe(name="parted", **changes), resume=True, allow_changes=True)
     assert (last_model(tmp_path / "parted") / "adapter_model.safetensors").read_bytes() == weights
+
+
+def test_with_lora_padding_is_what_the_saved_tokenizer_says(recipe, tmp_path):
+    """The base model's config names no padding token, as those of many models; the tokenizer pads with its end of the turn."""
+    init = ModelInit(**MODEL["init"])
+    tokenizer = train_tokenizer(init.tokenizer, ["please 42 no 17+25=?"])
+    tokenizer.pad_token = tokenizer.eos_token
+    base = build_model(init, tokenizer, seed=0)
+    base.config.pad_token_id = base.generation_config.pad_token_id = None
+    for part in (base, tokenizer):
+        part.save_pretrained(tmp_path / "base")
+    model = {"init": None, "path": str(tmp_path / "base"), "lora": {"r": 4}}
+    reward_model.train(recipe(model=model, train={"steps": 1, "save_steps": 0}))
+    folder = last_model(tmp_path / "run")
+    stored = load_reward_model(folder, RewardModelCard.read(folder), dtype=torch.float32, place="here")
+    assert stored.config.pad_token_id == tokenizer.eos_token_id
 
 
 def test_heads_of_an_ensemble_differ_and_agree_on_what_they_learned(recipe, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +12,7 @@ from align.algorithms.methods import resolve
 from align.algorithms.names import METHOD_NAMES
 from align.errors import RewardError, RolloutError
 from align.loops import rl
+from align.loops.rollouts import Harvest
 from align.rewards.verdict import Verdict
 from align.types import Completion, Group, Prompt, Rollout, Scored
 from tests.loops.conftest import RL
@@ -115,6 +117,16 @@ def test_the_overlong_penalty_of_dapo_by_hand(resolved):
     recipe = resolved(RL, algorithm={"method": "dapo", "overlong": {"buffer": 4, "penalty": 0.5}}).recipe
     groups = [group(scored(1.0, tokens=4), scored(1.0, tokens=6), scored(1.0, tokens=8))]
     assert rl.shaped_rewards(groups, recipe, resolve("dapo")).tolist() == [[1.0, 0.75, 0.5]]
+
+
+def test_greedy_samples_bear_the_overlong_penalty_too(resolved):
+    recipe = resolved(RL, algorithm={"method": "remax", "overlong": {"buffer": 4, "penalty": 0.5}}).recipe
+    groups, greedy = [group(scored(1.0))], [group(scored(1.0, tokens=6))]
+    harvest = Harvest(groups=groups, sampled=groups, unused=[], greedy=greedy)
+    method, site = resolve("remax", overlong=True), cast(Any, None)
+    batch = rl.pack(groups, torch.tensor([[1.0]]), method)
+    known = rl.signals(harvest, batch, site, recipe, method)
+    assert known["greedy_P"].tolist() == [0.75]
 
 
 def test_dynamic_sampling_replaces_groups_without_a_signal(resolved, tmp_path):

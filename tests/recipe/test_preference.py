@@ -111,6 +111,10 @@ def test_stored_preferences_are_refused(load, overrides, words):
         (["algorithm.loss=hypo", "data.train=[{path: org/pairs}]"], "rewards have no effect: hypo"),
         (["online.pairs=demonstrated"], "wins every pair"),
         (["online.pairs=demonstrated", "rewards=[]", "online.min_margin=1.0"], "nothing is judged"),
+        (
+            ["online.pairs=demonstrated", "rewards=[]", "algorithm.loss=rebel", "algorithm.margin_scale=1.0"],
+            "demonstration is preferred without any",
+        ),
         (["algorithm.loss=lipo_lambda", "online.pairs=all"], "ranked lists"),
         (["algorithm.reference=org/other"], "as it starts"),
         (["algorithm.loss=simpo", "online.new_reference_every=2"], "no reference"),

@@ -117,6 +117,12 @@ def test_a_batch_is_scored_as_each_answer_alone(stored, rollout):
     assert together == pytest.approx(small, abs=1e-4)
 
 
+def test_in_bfloat16_the_scores_are_nearly_the_same(stored, rollout):
+    exact = [verdict.value for verdict in verdicts(stored(), rollout)]
+    rounded = [verdict.value for verdict in verdicts(stored(), rollout, dtype="bfloat16")]
+    assert rounded == pytest.approx(exact, abs=0.05 * (max(exact) - min(exact)))
+
+
 def test_too_long_answers_are_errors_and_leave_the_others_alone(stored, rollout):
     short, long = verdicts(stored(), rollout, ["42", "please 42 " * 40])
     assert short.value is not None

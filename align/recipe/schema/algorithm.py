@@ -6,7 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from align.algorithms.names import AdvantageName, DemonstrationMode, MacroKind, SampleChoice, Selection
+from align.algorithms.names import (
+    AdvantageName,
+    Baseline,
+    DemonstrationMode,
+    KLKind,
+    KLPlace,
+    MacroKind,
+    MismatchMode,
+    Reduction,
+    SampleChoice,
+    Scale,
+    Selection,
+)
 from align.recipe.schema.critic import Critic
 from align.recipe.schema.sections import Model, NonNegative, Positive, Section, Share
 
@@ -14,7 +26,7 @@ from align.recipe.schema.sections import Model, NonNegative, Positive, Section, 
 class Mismatch(Section):
     """Correction for a sampler that differs from the trainer."""
 
-    mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_mask"] = "token_truncate"
+    mode: MismatchMode = "token_truncate"
     low: NonNegative = 0.5
     high: NonNegative = 2.0
 
@@ -83,19 +95,19 @@ class Algorithm(Section):
     """A named method; every other key overrides one piece of it. None keeps the method's own."""
 
     method: str = "grpo"
-    advantage: AdvantageName | None = Field(None, description="What a sample is credited with, see docs/algorithms.md")
-    baseline: Literal["mean", "leave_one_out", "none"] | None = None
-    scale: Literal["group_std", "batch_std", "none"] | None = None
+    advantage: AdvantageName | None = Field(None, description="What a sample is credited with, see docs/methods.md")
+    baseline: Baseline | None = None
+    scale: Scale | None = None
     loss: str | None = Field(None, description="A policy loss, see docs/methods.md")
     epsilon: NonNegative | None = None
     epsilon_high: NonNegative | None = None
     dual_clip: Annotated[float, Field(gt=1)] | None = None
     knobs: dict[str, float] = Field(default_factory=dict, description="Other knobs of the loss, such as cap or delta")
-    reduce: Literal["token_mean", "sequence_mean", "sequence_sum", "sequence_sum_norm", "prompt_mean"] | None = None
+    reduce: Reduction | None = None
     norm_length: Positive | None = Field(None, description="For sequence_sum_norm; default: rollout.max_completion_length")
     beta: NonNegative | None = Field(None, description="KL coefficient; 0 switches the reference model off")
-    kl: Literal["k1", "k2", "k3"] | None = None
-    kl_in: Literal["loss", "reward"] | None = None
+    kl: KLKind | None = None
+    kl_in: KLPlace | None = None
     kl_target: Annotated[float, Field(gt=0)] | None = Field(None, description="Adapt beta towards this KL (Ziegler et al. 2019)")
     kl_horizon: Positive | None = Field(None, description="Samples over which an adaptive beta moves")
     gamma: Share | None = Field(None, description="Discount per token, of gae and reinforce++")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from align.recipe.schema.sections import Section
+from align.recipe.schema.sections import Schedule, Section
 
 
 class Critic(Section):
@@ -17,9 +17,7 @@ class Critic(Section):
     )
     trunk: Literal["separate", "shared"] = Field("separate", description="shared: a head on the policy's own layers")
     learning_rate: Annotated[float, Field(gt=0)] | None = Field(None, description="Default: train.learning_rate")
-    lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] | None = Field(
-        None, description="Default: train.lr_scheduler_type"
-    )
+    lr_scheduler_type: Schedule | None = Field(None, description="Default: train.lr_scheduler_type")
     lr_warmup_steps: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Optimizer updates over which the critic's learning rate rises; default: train.warmup_steps"
     )

@@ -17,6 +17,7 @@ from align.recipe.schema.sections import (
     RewardSpec,
     Rollout,
     Section,
+    Truncation,
 )
 
 AboveZero = Annotated[float, Field(gt=0)]
@@ -49,7 +50,7 @@ class PreferenceAlgorithm(Section):
 class PreferenceTrain(Optimization):
     rows_per_step: Positive = Field(32, description="Pairs, judged completions or ranked lists of an optimizer step")
     max_length: Positive = Field(1024, description="Tokens of prompt and completion together")
-    truncation: Literal["drop", "keep_end", "keep_start"] = Field(
+    truncation: Truncation = Field(
         "drop",
         description="Of rows above max_length: leave them out, or cut their prompt to its end or start. No completion is cut",
     )
@@ -85,7 +86,7 @@ class OnlinePreferenceTrain(Optimization):
     epochs: Positive = Field(1, description="Optimizer passes over each step's pairs")
     minibatches: Positive = Field(1, description="Optimizer steps per pass")
     max_length: Positive = Field(1024, description="hypo: tokens of a stored prompt and completion together")
-    truncation: Literal["drop", "keep_end", "keep_start"] = Field("drop", description="hypo: of stored pairs above max_length")
+    truncation: Truncation = Field("drop", description="hypo: of stored pairs above max_length")
 
 
 class OnlinePreferenceRecipe(Common):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from align.recipe.schema.sections import Common, HeldOut, NonNegative, Optimization, Positive, Section
+from align.recipe.schema.sections import Common, HeldOut, NonNegative, Optimization, Positive, Section, Truncation
 
 
 class RewardObjective(Section):
@@ -36,7 +36,7 @@ class RewardModelTrain(Optimization):
     learning_rate: Annotated[float, Field(gt=0)] = 1.0e-5
     rows_per_step: Positive = Field(32, description="Pairs, lists, or answers of an optimizer step")
     max_length: Positive = Field(1024, description="Tokens of prompt and completion together")
-    truncation: Literal["drop", "keep_end", "keep_start"] = Field(
+    truncation: Truncation = Field(
         "drop",
         description="Of rows above max_length: leave them out, or cut their prompt to its end or start. No completion is cut",
     )

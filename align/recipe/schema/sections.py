@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine"]  # of the learning rate
+Truncation = Literal["drop", "keep_end", "keep_start"]  # of rows that are too long
 
 
 class Section(BaseModel):
@@ -136,7 +138,7 @@ class Optimization(Section):
 
     steps: Positive = 100
     learning_rate: Annotated[float, Field(gt=0)] = 1.0e-6
-    lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
+    lr_scheduler_type: Schedule = "constant_with_warmup"
     warmup_steps: Annotated[int, Field(ge=0)] = Field(
         0, description="Optimizer updates of warm-up; a step of rl makes epochs x minibatches of them"
     )

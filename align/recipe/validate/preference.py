@@ -94,6 +94,9 @@ def online(recipe: OnlinePreferenceRecipe) -> Iterator[Finding]:
     if uses(algorithm, "xpo", "hypo") and section.pairs != "best_worst":
         message = f"online.pairs: {section.pairs} has no effect on {' and '.join(one.loss for one in weighted_losses(algorithm))}"
         yield Finding(key="online.pairs", message=message, fix="remove it: this loss makes pairs of its own")
+    if not is_judged(recipe) and not uses(algorithm, "hypo") and algorithm.margin_scale is not None:
+        message = "algorithm.margin_scale needs rewards that differ, and a demonstration is preferred without any"
+        yield Finding(key="algorithm.margin_scale", message=message, fix="remove it, or let rewards judge the pairs")
     if not is_judged(recipe) and section.min_margin:
         yield Finding(key="online.min_margin", message="online.min_margin has no effect: nothing is judged", fix="remove it")
     if row_kind(algorithm) == "ranking" and (section.pairs != "best_worst" or section.min_margin):
