@@ -212,7 +212,7 @@ def test_a_group_without_differences_beside_one_with_them_gets_exactly_nothing()
     segment_N, mask_N, rewards_PG = torch.tensor([0, 0, 1, 2, 3]), torch.ones(5), numbers(1, 0, 1, 1).view(2, 2)
     shifted = set()
     for name in set(METHOD_NAMES) - set(SIGNAL_WITHOUT_DIFFERENCES):
-        baseline, pass_k = "mean" if name == "reinforce" else None, 2 if name == "pass@k" else None
+        baseline, pass_k = "mean" if name == "reinforce" else None, 1 if name == "pass@k" else None
         advantage_N = resolve(name, beta=0.0, baseline=baseline, pass_k=pass_k).advantages(rewards_PG, None, segment_N, mask_N)
         assert (advantage_N[:3] != 0).any()
         if (advantage_N[3:] != 0).any():

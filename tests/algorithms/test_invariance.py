@@ -94,6 +94,7 @@ def added_counts(step, dealing, **norm_length):
     counts = [Totals.of(share.segment_N, share.mask_N, share.group_B, **norm_length) for share in shares]
     prompt_tokens = torch.zeros(len(step.group_B.unique()), dtype=torch.int64)
     for count in counts:
+        assert count.prompt_tokens is not None
         prompt_tokens[: len(count.prompt_tokens)] += count.prompt_tokens
     tokens, sequences = (sum(getattr(count, name) for count in counts) for name in ("tokens", "sequences"))
     return Totals(tokens, sequences, int((prompt_tokens > 0).sum()), prompt_tokens=prompt_tokens, **norm_length)

@@ -151,7 +151,7 @@ def test_rebel_takes_demonstrations_to_be_better_by_one(resolved):
         online={"pairs": "demonstrated"},
         rewards=[],
         algorithm={"loss": "rebel"},
-        rollout={"num_generations": 1},
+        rollout={"num_generations": 1, "max_completion_length": 24},
         train={"steps": 1},
     )
     preference.train(recipe)

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -161,16 +162,18 @@ def test_the_critic_finds_a_known_value_function(resolved):
 
 @pytest.mark.slow
 def test_the_reward_rises_and_kl_stays_at_its_target(resolved):
+    """With a coefficient of 0.001 that stays, the reward of these fifty steps goes to 1 and the KL to 4 nats a token."""
     recipe = ppo(
         resolved,
         {"learning_rate": 5e-3},
-        algorithm={"beta": 0.02, "kl_target": 0.05, "kl_horizon": 100},
-        train={"steps": 25, "prompts_per_step": 8, "learning_rate": 3e-3, "minibatches": 2},
+        algorithm={"beta": 0.1, "kl_target": 0.05, "kl_horizon": 64},
+        train={"steps": 50, "prompts_per_step": 8, "learning_rate": 3e-3, "minibatches": 2},
     )
     rl.train(recipe)
     rows = rows_of(recipe)
-    assert sum(row["reward"] for row in rows[-5:]) / 5 > sum(row["reward"] for row in rows[:5]) / 5 + 0.05
-    assert rows[-1]["beta"] > rows[0]["beta"]  # the policy left the target behind, and is held back
+    assert fmean(row["reward"] for row in rows[-20:]) > fmean(row["reward"] for row in rows[:5]) + 0.03
+    assert 0.025 < fmean(row["kl"] for row in rows[-20:]) < 0.075
+    assert max(row["beta"] for row in rows) > 2 * min(row["beta"] for row in rows)  # it had to move for that
 
 
 def test_a_trained_critic_can_be_frozen_or_go_on_learning(resolved, tmp_path):

@@ -187,7 +187,12 @@ def test_a_reference_that_reads_other_tokens_is_refused(resolved, base, tmp_path
 def test_a_revision_is_that_of_its_own_model(resolved, base, tmp_path, monkeypatch):
     asked = []
     honest = preference_site.load_model
-    monkeypatch.setattr(preference_site, "load_model", lambda model, *a, **k: asked.append(model) or honest(model, *a, **k))
+
+    def loaded(model, *args, **named):
+        asked.append(model)
+        return honest(model, *args, **named)
+
+    monkeypatch.setattr(preference_site, "load_model", loaded)
     policy, other = (str(stored_model(tmp_path / name, 0)) for name in ("policy", "other"))
     for reference in (policy, other):
         model = {"init": None, "path": policy, "revision": "v2"}

@@ -35,6 +35,8 @@ def test_a_run_is_not_written_over_the_model_it_starts_from(tmp_path, inside):
 def test_nor_over_a_teacher_or_reference(tmp_path, changes):
     base = RL if changes["recipe"] == "rl" else {"model": RL["model"]}
     inside = tmp_path / "run" / "checkpoints" / "step-000003"
+    inside.mkdir(parents=True)
+    (inside / "config.json").write_text("{}")
     file = write_recipe(tmp_path, base, **json.loads(json.dumps(changes).replace("{inside}", str(inside))))
     with pytest.raises(RecipeError, match="over the model it starts from"):
         preflight(load_recipe(file), overwrite=True)

@@ -15,7 +15,7 @@ from align.recipe.schema import Source
 
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 4}
 FRESH = {"init": {"config": {**SIZES, "max_position_embeddings": 192}, "tokenizer": {"vocab_size": 2000}}}
-KL_TARGET = 0.1  # nats a token
+KL_TARGET = 0.2  # nats a token
 
 
 def resolved(folder, name, tree):
@@ -82,6 +82,7 @@ def test_held_out_accuracy_is_above_chance_on_real_pairs(judged):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ppo_earns_more_of_that_model_and_stays_within_its_kl_target(judged, start):
+    """With a coefficient of 0.001 that stays, the same sixty steps end at more than 2 nats a token."""
     folder, _ = judged
     recipe = {
         "recipe": "rl",
@@ -91,9 +92,9 @@ def test_ppo_earns_more_of_that_model_and_stays_within_its_kl_target(judged, sta
         "rewards": [{"use": str(folder / "judge"), "name": "judge"}],
         "algorithm": {
             "method": "ppo",
-            "beta": 0.2,
+            "beta": 0.4,
             "kl_target": KL_TARGET,
-            "kl_horizon": 500,
+            "kl_horizon": 1000,
             "critic": {"learning_rate": 1e-3, "warmup_steps": 5},
         },
         "train": {"steps": 60, "prompts_per_step": 24, "epochs": 2, "learning_rate": 3e-4, "save_steps": 0},
@@ -101,5 +102,5 @@ def test_ppo_earns_more_of_that_model_and_stays_within_its_kl_target(judged, sta
     rl.train(resolved(folder, "policy", recipe))
     rows = [json.loads(line) for line in (folder / "policy" / "metrics.jsonl").read_text().splitlines()]
     first, last = (fmean(row["reward"] for row in part) for part in (rows[:5], rows[-5:]))
-    assert last > first
+    assert last > first + 0.2
     assert max(row.get("kl", 0.0) for row in rows) < KL_TARGET  # none while the critic learns alone

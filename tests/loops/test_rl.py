@@ -125,8 +125,9 @@ def test_greedy_samples_bear_the_overlong_penalty_too(resolved):
     harvest = Harvest(groups=groups, sampled=groups, unused=[], greedy=greedy)
     method, site = resolve("remax", overlong=True), cast(Any, None)
     batch = rl.pack(groups, torch.tensor([[1.0]]), method)
-    known = rl.signals(harvest, batch, site, recipe, method)
-    assert known["greedy_P"].tolist() == [0.75]
+    greedy_P = rl.signals(harvest, batch, site, recipe, method)["greedy_P"]
+    assert greedy_P is not None
+    assert greedy_P.tolist() == [0.75]
 
 
 def test_dynamic_sampling_replaces_groups_without_a_signal(resolved, tmp_path):
