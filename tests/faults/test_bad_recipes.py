@@ -141,6 +141,9 @@ IN_THE_FILE = {
     "seed too large": ("output_dir: runs/bad", "seed: 4294967296", 20, "seeds are 0 to 4294967295", "such as 7"),
     "missing data file": ("task: chain_sum\n      size: 64", "path: rowz.jsonl", 6, "no file or folder rowz.jsonl", "did you mean rows.jsonl?"),
     "home in a path": ("task: chain_sum\n      size: 64", "path: ~/x.jsonl", 6, "`~` stands for nothing", "${HOME}/x.jsonl"),
+    "heads that do not divide": (
+        "hidden_size: 32", "hidden_size: 33", 3, "hidden_size 33 is not a multiple of num_attention_heads 2", "such as hidden_size 32"
+    ),
     "missing model": ("init: {", "path: ./elsewhere # {", 3, "no model folder elsewhere", "working directory"),
     "folder without a model": ("init: {", "path: folder # {", 3, "holds no config.json", "save_pretrained"),
     "file for a model": ("init: {", "path: notes.txt # {", 3, "notes.txt is a file", "its folder"),

@@ -187,10 +187,10 @@ def test_a_large_model_is_not_allocated(write: Write, tmp_path: Path) -> None:
     ("override", "said", "fix"),
     [
         ("model.init.config.hidden_sise=64", "has no 'hidden_sise'", "did you mean hidden_size?"),
-        ("model.init.config.num_attention_heads=5", "not a multiple", "LlamaConfig"),
+        ("model.init.config.num_attention_heads=5", "not a multiple", "sizes that divide"),
         ("model.init.model_type=lama", "no model type 'lama'", "llama"),
         ("model.init.config.hidden_size=wide", "llama", "LlamaConfig"),
-        ("model.init.config.num_key_value_heads=3", "makes no model", "sizes that divide"),
+        ("model.init.config.num_key_value_heads=3", "not a multiple", "sizes that divide"),
     ],
 )
 def test_a_configuration_that_makes_no_model(write: Write, override: str, said: str, fix: str) -> None:

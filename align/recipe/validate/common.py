@@ -11,6 +11,7 @@ from align.recipe.evaluation import evaluation_sampling
 from align.recipe.schema import (
     EvaluateRecipe,
     Evaluation,
+    ModelInit,
     OnlinePreferenceRecipe,
     OnlinePreferenceTrain,
     PreferenceRecipe,
@@ -136,6 +137,8 @@ def model(recipe: Recipe) -> Iterator[Finding]:
     if model.init is not None and model.lora is not None:
         message = "model.lora trains adapters of a stored model, and model.init makes one that is stored nowhere"
         yield Finding(key="model.lora", message=message, fix="remove lora, or name the base model: model: {path: ...}")
+    if model.init is not None:
+        yield from _sizes(model.init)
     if "flash" in (model.attn_implementation or "") and model.dtype == "float32":
         message = f"model.attn_implementation: {model.attn_implementation} computes in half precision, model.dtype is float32"
         yield Finding(key="model.attn_implementation", message=message, fix="write dtype: bfloat16, or attn_implementation: sdpa")
@@ -143,6 +146,21 @@ def model(recipe: Recipe) -> Iterator[Finding]:
         if model.init is not None and getattr(model, key):
             message = f"model.{key} is for a stored model, and model.init makes a fresh one"
             yield Finding(key=f"model.{key}", message=message, fix=f"remove {key}, or name a model: model: {{path: ...}}")
+
+
+def _sizes(init: ModelInit) -> Iterator[Finding]:
+    """Sizes that do not divide, of those that are written; what else a model type asks for is found when it is built."""
+    divided = [("num_attention_heads", "num_key_value_heads")]
+    if init.model_type == "llama":  # others have heads of a size of their own
+        divided.append(("hidden_size", "num_attention_heads"))
+    for whole, part in divided:
+        size, count = init.config.get(whole), init.config.get(part)
+        if not (isinstance(size, int) and isinstance(count, int)):
+            continue
+        if count < 1 or size % count:
+            message = f"model.init.config: {whole} {size} is not a multiple of {part} {count}"
+            fix = f"give sizes that divide, such as {whole} {max(1, round(size / max(1, count))) * max(1, count)}"
+            yield Finding(key=f"model.init.config.{part}", message=message, fix=fix)
 
 
 def packing(recipe: TrainRecipe) -> Iterator[Finding]:
