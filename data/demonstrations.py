@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from align.data.chat import NO_TEMPLATE, Chat, prompt_messages, with_system_prompt
+from align.data.chat import Chat, prompt_messages, with_system_prompt
+from align.data.collect import Taken, collect
 from align.data.columns import BadRow
 from align.data.items import ItemSet
-from align.data.sources import Row, RowSet, refuse_bad_rows
+from align.data.sources import Row, RowSet
 from align.data.turns import Span, assistant_spans, end_of_turn, tokenize_spans
-from align.errors import DataError
 from align.types import Demonstration, Message
 
 LossOn = Literal["assistant", "completion", "all"]
@@ -37,34 +37,26 @@ def load_demonstrations(
     rendered (with those found in reading), or where a source has no demonstration left.
     """
     chat = Chat(tokenizer)
-    by_source: list[list[Demonstration]] = []
-    bad = [entry for rowset in rowsets for entry in rowset.bad]
-    dropped: dict[str, int] = {}
-    for rowset in rowsets:
+
+    def take(rowset: RowSet) -> Taken:
         rows, texts, spans, refused = _render(rowset, chat, loss_on)
-        bad += refused
         found = [
             Demonstration(id=row.id, token_ids=tuple(ids), loss_mask=tuple(mask), source=rowset.label)
             for row, (ids, mask) in zip(rows, tokenize_spans(chat, texts, spans), strict=True)
         ]
         kept = [item for item in found if len(item.token_ids) <= max_length]
-        dropped[rowset.label] = len(found) - len(kept)
-        if found and not kept:
-            shortest = min(len(item.token_ids) for item in found)
-            raise DataError(
-                f"every demonstration is longer than max_length = {max_length}; the shortest has {shortest} tokens",
-                place=rowset.label,
-                fix=f"set train.max_length to {shortest} or more",
-            )
-        by_source.append(kept)
-    total = sum(len(rowset.rows) + len(rowset.bad) for rowset in rowsets)
-    refuse_bad_rows(bad, max_bad_rows if all(by_source) else -1, total=total)
-    return DemonstrationSet(
-        by_source=by_source,
-        weights=[rowset.source.weight for rowset in rowsets],
-        dropped_long=dropped,
-        bad=bad,
-        notes=[] if chat.has_template else [NO_TEMPLATE],
+        shortest = min(len(item.token_ids) for item in found) if found and not kept else None
+        return Taken(items=kept, refused=refused, too_long=len(found) - len(kept), shortest=shortest)
+
+    return collect(
+        DemonstrationSet,
+        rowsets,
+        chat,
+        take,
+        what="demonstration",
+        key="train.max_length",
+        limit=max_length,
+        max_bad_rows=max_bad_rows,
     )
 
 

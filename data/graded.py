@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from align.data.chat import NO_TEMPLATE, Chat, prompt_messages
+from align.data.chat import Chat, prompt_messages
+from align.data.collect import Taken, collect
 from align.data.columns import BadRow
 from align.data.comparisons import Comparison
 from align.data.items import ItemSet
 from align.data.pairs import load_labelled
-from align.data.sources import Row, RowSet, refuse_bad_rows
+from align.data.sources import Row, RowSet
 from align.errors import DataError
 from align.types import GradedSteps, RatedCompletion
 
@@ -29,35 +30,19 @@ def load_steps(
     Raises DataError where more than `max_bad_rows` rows cannot be used, or where a source has none left.
     """
     chat = Chat(tokenizer)
-    by_source: list[list[GradedSteps]] = []
-    bad = [entry for rowset in rowsets for entry in rowset.bad]
-    dropped: dict[str, int] = {}
-    for rowset in rowsets:
-        found: list[GradedSteps] = []
+
+    def take(rowset: RowSet) -> Taken:
+        found, refused = [], []
         for row in rowset.rows:
             try:
                 found.append(_graded(row, rowset, chat, separator))
             except BadRow as error:
-                bad.append((row.place, str(error)))
+                refused.append((row.place, str(error)))
         kept = [one for one in found if _length(one) <= max_length]
-        dropped[rowset.label] = len(found) - len(kept)
-        if found and not kept:
-            shortest = min(map(_length, found))
-            raise DataError(
-                f"every row is longer than max_length = {max_length}; the shortest has {shortest} tokens",
-                place=rowset.label,
-                fix=f"set train.max_length to {shortest} or more",
-            )
-        by_source.append(kept)
-    total = sum(len(rowset.rows) + len(rowset.bad) for rowset in rowsets)
-    refuse_bad_rows(bad, max_bad_rows if all(by_source) else -1, total=total)
-    return ItemSet(
-        by_source=by_source,
-        weights=[rowset.source.weight for rowset in rowsets],
-        dropped_long=dropped,
-        bad=bad,
-        notes=[] if chat.has_template else [NO_TEMPLATE],
-    )
+        shortest = min(map(_length, found)) if found and not kept else None
+        return Taken(items=kept, refused=refused, too_long=len(found) - len(kept), shortest=shortest)
+
+    return collect(ItemSet, rowsets, chat, take, what="row", key="train.max_length", limit=max_length, max_bad_rows=max_bad_rows)
 
 
 def step_texts(rowsets: Sequence[RowSet]) -> list[str]:

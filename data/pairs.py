@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from align.data.chat import NO_TEMPLATE, Chat, prompt_messages
+from align.data.chat import Chat, prompt_messages
+from align.data.collect import Taken, collect
 from align.data.columns import BadRow
 from align.data.comparisons import Comparison
 from align.data.items import ItemSet
-from align.data.sources import Row, RowSet, refuse_bad_rows
+from align.data.sources import Row, RowSet
 from align.data.turns import answer_text, end_of_turn, tokenize_answers
 from align.errors import DataError
 from align.types import LabelledCompletion, PreferencePair, Ranking
@@ -124,10 +125,8 @@ def _load(
     max_bad_rows: int,
 ) -> ItemSet[Item]:
     chat = Chat(tokenizer)
-    by_source: list[list[Item]] = []
-    bad = [entry for rowset in rowsets for entry in rowset.bad]
-    dropped: dict[str, int] = {}
-    for rowset in rowsets:
+
+    def take(rowset: RowSet) -> Taken:
         found, refused = _tokenized(rowset, chat)
         fitting = [_shortened(tokens, max_length, truncation, chat) for tokens in found]
         items: list[Item] = []
@@ -136,25 +135,10 @@ def _load(
                 items += [] if tokens is None else make(tokens)
             except BadRow as error:
                 refused.append((tokens.row.place, str(error)))  # type: ignore[union-attr]
-        bad += refused
-        dropped[rowset.label] = fitting.count(None)
-        if found and not any(fitting):
-            shortest = min(one.longest for one in found)
-            raise DataError(
-                f"every row is longer than max_length = {max_length}; the shortest has {shortest} tokens",
-                place=rowset.label,
-                fix=f"set train.max_length to {shortest} or more",
-            )
-        by_source.append(items)
-    total = sum(len(rowset.rows) + len(rowset.bad) for rowset in rowsets)
-    refuse_bad_rows(bad, max_bad_rows if all(by_source) else -1, total=total)
-    return ItemSet(
-        by_source=by_source,
-        weights=[rowset.source.weight for rowset in rowsets],
-        dropped_long=dropped,
-        bad=bad,
-        notes=[] if chat.has_template else [NO_TEMPLATE],
-    )
+        shortest = min(one.longest for one in found) if found and not any(fitting) else None
+        return Taken(items=items, refused=refused, too_long=fitting.count(None), shortest=shortest)
+
+    return collect(ItemSet, rowsets, chat, take, what="row", key="train.max_length", limit=max_length, max_bad_rows=max_bad_rows)
 
 
 def _tokenized(rowset: RowSet, chat: Chat) -> tuple[list[_Tokens], list[tuple[str, str]]]:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from align.data.chat import NO_TEMPLATE, Chat, prompt_messages
+from align.data.chat import Chat, prompt_messages
+from align.data.collect import Taken, collect
 from align.data.columns import BadRow, reference_answer
 from align.data.items import ItemSet
-from align.data.sources import Row, RowSet, refuse_bad_rows
-from align.errors import DataError
+from align.data.sources import Row, RowSet
 from align.types import Message, Prompt
 
 
@@ -30,35 +30,27 @@ def load_prompts(rowsets: Sequence[RowSet], tokenizer: Any, *, max_prompt_length
     `max_bad_rows`, together with those found in reading, or where a source has no prompt left.
     """
     chat = Chat(tokenizer)
-    by_source: list[list[Prompt]] = []
-    bad = [entry for rowset in rowsets for entry in rowset.bad]
-    dropped: dict[str, int] = {}
-    for rowset in rowsets:
+
+    def take(rowset: RowSet) -> Taken:
         rendered, refused = _render(rowset, chat)
-        bad += refused
         ids_P = chat.encode([text for _, _, text in rendered])
         prompts = [
             _prompt(row, messages, ids, rowset)
             for (row, messages, _), ids in zip(rendered, ids_P, strict=True)
             if len(ids) <= max_prompt_length
         ]
-        dropped[rowset.label] = len(rendered) - len(prompts)
-        if rendered and not prompts:
-            shortest = min(map(len, ids_P))
-            raise DataError(
-                f"every prompt is longer than max_prompt_length = {max_prompt_length}; the shortest has {shortest} tokens",
-                place=rowset.label,
-                fix=f"set data.max_prompt_length to {shortest} or more",
-            )
-        by_source.append(prompts)
-    total = sum(len(rowset.rows) + len(rowset.bad) for rowset in rowsets)
-    refuse_bad_rows(bad, max_bad_rows if all(by_source) else -1, total=total)
-    return PromptSet(
-        by_source=by_source,
-        weights=[rowset.source.weight for rowset in rowsets],
-        dropped_long=dropped,
-        bad=bad,
-        notes=[] if chat.has_template else [NO_TEMPLATE],
+        shortest = min(map(len, ids_P)) if rendered and not prompts else None
+        return Taken(items=prompts, refused=refused, too_long=len(rendered) - len(prompts), shortest=shortest)
+
+    return collect(
+        PromptSet,
+        rowsets,
+        chat,
+        take,
+        what="prompt",
+        key="data.max_prompt_length",
+        limit=max_prompt_length,
+        max_bad_rows=max_bad_rows,
     )
 
 

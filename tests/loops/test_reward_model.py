@@ -224,7 +224,7 @@ def test_margins_must_be_in_the_data(recipe, tmp_path):
         ({"algorithm": {"loss": "process", "step_separator": ""}}, "empty step_separator"),
         ({"algorithm": {"head": "linear"}}, "fitted at once"),
         ({"algorithm": {"l2": 0.1}}, "for head: linear"),
-        ({"data": {"train": [{"task": "chain_sum"}]}}, "nothing that people judged"),
+        ({"data": {"train": [{"task": "chain_sum"}]}}, "nothing that somebody judged"),
         ({"data": {"eval": []}}, "data.eval names none"),
         ({"rewards": [{"use": "math"}]}, "unknown key rewards"),
     ],

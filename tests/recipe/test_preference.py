@@ -87,7 +87,7 @@ def test_what_online_training_draws_from(load, overrides, need):
         (["algorithm.loss=orpo", "train.reference_cache=cache"], "no reference"),
         (["algorithm.loss=simpo", "algorithm.reference=org/other"], "no reference"),
         (["algorithm.beta=0"], "greater than 0"),
-        (["data.train=[{task: chain_sum}]"], "no preferences"),
+        (["data.train=[{task: chain_sum}]"], "nothing that somebody judged"),
         (["evaluate={}", "data.eval=[]"], "names none"),
         (["data.train=[]"], "names no source"),
         (["train.warmup_steps=101"], "at most 100"),

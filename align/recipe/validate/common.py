@@ -132,6 +132,19 @@ def evaluation(recipe: Recipe) -> Iterator[Finding]:
         yield Finding(key="evaluate.temperature", message=message, fix=fix)
 
 
+def stored_judgements(recipe: PreferenceRecipe | RewardModelRecipe, what: str, *, or_else: str = "") -> Iterator[Finding]:
+    """Rows that somebody judged must be named, and cannot be generated."""
+    for split, sources in (("train", recipe.data.train), ("eval", recipe.data.eval)):
+        for number, source in enumerate(sources):
+            if source.task is not None:
+                message = f"the problems that {source.task} generates hold nothing that somebody judged"
+                fix = f"name a file with chosen and rejected answers: {{path: pairs.jsonl}}{or_else}"
+                yield Finding(key=f"data.{split}.{number}.task", message=message, fix=fix)
+    if recipe.evaluate is not None and not recipe.data.eval:
+        fix = "write `data: {eval: [{path: test.jsonl}]}`, or remove evaluate"
+        yield Finding(key="evaluate", message=f"evaluate needs {what}, and data.eval names none", fix=fix)
+
+
 def model(recipe: Recipe) -> Iterator[Finding]:
     model = recipe.model
     if model.init is not None and model.lora is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from align.algorithms.preference_names import PREFERENCE_NAMES, PREFERENCE_TABLE
 from align.recipe.preference import is_judged, loss_entries, needs_reference, online_need, row_kind, uses, weighted_losses
 from align.recipe.schema import OnlinePreferenceRecipe, PreferenceRecipe
-from align.recipe.validate.common import stops
+from align.recipe.validate.common import stops, stored_judgements
 from align.recipe.validate.findings import Finding, unknown_name
 
 AnyPreference = PreferenceRecipe | OnlinePreferenceRecipe
@@ -70,15 +70,7 @@ def stored_preferences(recipe: PreferenceRecipe) -> Iterator[Finding]:
         if entry.online:
             message = f"{one.loss} needs samples that are drawn during training"
             yield Finding(key="algorithm", message=message, fix="add a section `online: {}`, with rollout, or take loss: dpo")
-    for split, sources in (("train", recipe.data.train), ("eval", recipe.data.eval)):
-        for number, source in enumerate(sources):
-            if source.task is not None:
-                message = f"the problems that {source.task} generates hold no preferences"
-                fix = "name a file with chosen and rejected answers: {path: pairs.jsonl}, or train with `online: {}` and rewards"
-                yield Finding(key=f"data.{split}.{number}.task", message=message, fix=fix)
-    if recipe.evaluate is not None and not recipe.data.eval:
-        fix = "write `data: {eval: [{path: test.jsonl}]}`, or remove evaluate"
-        yield Finding(key="evaluate", message="evaluate needs pairs, and data.eval names none", fix=fix)
+    yield from stored_judgements(recipe, "pairs", or_else=", or train with `online: {}` and rewards")
 
 
 def online(recipe: OnlinePreferenceRecipe) -> Iterator[Finding]:

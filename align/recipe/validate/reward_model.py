@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from align.recipe.schema import RewardModelRecipe
+from align.recipe.validate.common import stored_judgements
 from align.recipe.validate.findings import Finding
 
 # Each key that not every loss takes: the losses that do, and its value where it says nothing.
@@ -52,12 +53,4 @@ def linear(recipe: RewardModelRecipe) -> Iterator[Finding]:
 
 def judgements(recipe: RewardModelRecipe) -> Iterator[Finding]:
     """Data that can be learned from and evaluated on."""
-    for split, sources in (("train", recipe.data.train), ("eval", recipe.data.eval)):
-        for number, source in enumerate(sources):
-            if source.task is not None:
-                message = f"the problems that {source.task} generates hold nothing that people judged"
-                fix = "name a file with chosen and rejected answers: {path: pairs.jsonl}"
-                yield Finding(key=f"data.{split}.{number}.task", message=message, fix=fix)
-    if recipe.evaluate is not None and not recipe.data.eval:
-        fix = "write `data: {eval: [{path: test.jsonl}]}`, or remove evaluate"
-        yield Finding(key="evaluate", message="evaluate needs rows to judge, and data.eval names none", fix=fix)
+    yield from stored_judgements(recipe, "rows to judge")
