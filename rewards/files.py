@@ -17,7 +17,8 @@ from align.data.files import read_file
 from align.errors import DataError, RecipeError
 from align.recipe.schema import RewardBudget, RewardSpec
 from align.rewards.compose import RewardStack
-from align.rewards.registry import REWARDS
+from align.rewards.names import REWARD_NAMES
+from align.rewards.registry import reward_class
 from align.rewards.scorer import Scorer
 from align.rewards.verdict import STATUSES, Verdict
 from align.storage import storage_errors
@@ -107,9 +108,9 @@ def _specs(rewards: Sequence[str], params: Mapping[str, Any]) -> list[RewardSpec
         if named is not None:
             given[named][key.removeprefix(f"{named}.")] = value
             continue
-        takers = [use for use in rewards if use not in REWARDS or key in REWARDS[use].params_type.model_fields]
+        takers = [use for use in rewards if use not in REWARD_NAMES or key in reward_class(use).params_type.model_fields]
         if not takers:
-            known = [name for use in rewards if use in REWARDS for name in REWARDS[use].params_type.model_fields]
+            known = [name for use in rewards if use in REWARD_NAMES for name in reward_class(use).params_type.model_fields]
             close = difflib.get_close_matches(key, known, n=1)
             raise RecipeError(
                 f"no reward here has a parameter {key!r}",

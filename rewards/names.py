@@ -1,18 +1,22 @@
-"""Names of the built-in rewards, as a recipe writes them. Pure data, so that a recipe is validated without importing rewards."""
+"""The built-in rewards by the name that a recipe writes. Pure data, so that a recipe is validated without importing rewards."""
 
 from __future__ import annotations
 
-REWARD_NAMES: tuple[str, ...] = (
-    "math",
-    "exact",
-    "choice",
-    "task",
-    "format.think",
-    "format.boxed",
-    "format.length",
-    "format.repetition",
-    "reward_model",
-)
+from collections.abc import Mapping
+
+# name: the class, which is imported when a recipe asks for it
+REWARD_TABLE: Mapping[str, str] = {
+    "math": "align.rewards.math:MathReward",
+    "exact": "align.rewards.exact:ExactReward",
+    "choice": "align.rewards.choice:ChoiceReward",
+    "task": "align.rewards.task:TaskReward",
+    "format.think": "align.rewards.format:ThinkFormat",
+    "format.boxed": "align.rewards.format:BoxedFormat",
+    "format.length": "align.rewards.format:LengthFormat",
+    "format.repetition": "align.rewards.format:RepetitionFormat",
+    "reward_model": "align.rewards.reward_model:RewardModelReward",
+}
+REWARD_NAMES: tuple[str, ...] = tuple(REWARD_TABLE)
 
 
 def is_model_path(use: str) -> bool:
@@ -24,4 +28,4 @@ def built_in_name(use: str) -> str | None:
     """The built-in reward that `use` means, None for a function of the user's own or an unknown name."""
     if is_model_path(use):
         return "reward_model"
-    return use if use in REWARD_NAMES else None
+    return use if use in REWARD_TABLE else None

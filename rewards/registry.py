@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from align.errors import RecipeError
 from align.recipe.schema import RewardSpec
-from align.rewards.choice import ChoiceReward
-from align.rewards.exact import ExactReward
-from align.rewards.format import BoxedFormat, LengthFormat, RepetitionFormat, ThinkFormat
 from align.rewards.function import open_function
-from align.rewards.math import MathReward
-from align.rewards.names import built_in_name, is_model_path
+from align.rewards.names import REWARD_NAMES, REWARD_TABLE, built_in_name, is_model_path
 from align.rewards.reward import Params, Reward
-from align.rewards.reward_model import RewardModelReward
-from align.rewards.task import TaskReward
 
-__all__ = ["REWARDS", "BuiltIn", "Reward", "open_reward", "params_of", "read_params", "reward_name"]
+__all__ = ["BuiltIn", "Reward", "open_reward", "params_of", "read_params", "reward_class", "reward_name"]
 
 
 class BuiltIn(Protocol):
@@ -32,17 +27,12 @@ class BuiltIn(Protocol):
     def __call__(self, name: str, params: Any, /) -> Reward: ...
 
 
-REWARDS: Mapping[str, BuiltIn] = {
-    "math": MathReward,
-    "exact": ExactReward,
-    "choice": ChoiceReward,
-    "task": TaskReward,
-    "format.think": ThinkFormat,
-    "format.boxed": BoxedFormat,
-    "format.length": LengthFormat,
-    "format.repetition": RepetitionFormat,
-    "reward_model": RewardModelReward,
-}
+@cache
+def reward_class(name: str) -> BuiltIn:
+    """The class of a built-in reward."""
+    module, _, class_name = REWARD_TABLE[name].partition(":")
+    found: BuiltIn = getattr(import_module(module), class_name)
+    return found
 
 
 def reward_name(spec: RewardSpec) -> str:
@@ -60,23 +50,23 @@ def open_reward(spec: RewardSpec) -> Reward:
     cannot be loaded.
     """
     if (built_in := built_in_name(spec.use)) is not None:
-        return REWARDS[built_in](reward_name(spec), params_of(spec))
+        return reward_class(built_in)(reward_name(spec), params_of(spec))
     if ":" in spec.use or "." in spec.use.removesuffix(".py"):
         prefix = spec.use.rsplit(".", 1)[0]
         if prefix != "format":  # format.thnik is a misspelt built-in, not a module called format
             return open_function(spec, reward_name(spec))
-    close = difflib.get_close_matches(spec.use, REWARDS, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(spec.use, REWARD_NAMES, n=1, cutoff=0.5)
     raise RecipeError(
         f"there is no reward {spec.use!r}",
         place=f"rewards: use: {spec.use}",
         fix=(f"did you mean {close[0]!r}? " if close else "")
-        + f"Built in: {', '.join(REWARDS)}. Your own: package.module.function or file.py:function",
+        + f"Built in: {', '.join(REWARD_NAMES)}. Your own: package.module.function or file.py:function",
     )
 
 
 def params_of(spec: RewardSpec) -> Params:
     """The parameters of a built-in; a reward model named by its path has it among them. RecipeError as `read_params`."""
-    params_type = REWARDS[built_in_name(spec.use) or ""].params_type
+    params_type = reward_class(built_in_name(spec.use) or "").params_type
     if not is_model_path(spec.use):
         return read_params(params_type, spec)
     if "path" in spec.params:

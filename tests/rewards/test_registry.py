@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from align.errors import RecipeError
 from align.recipe.schema import RewardSpec
 from align.rewards.names import REWARD_NAMES
-from align.rewards.registry import REWARDS, open_reward
+from align.rewards.registry import open_reward, params_of, reward_class
+
+# Rewards that cannot be opened without parameters, and the least that each takes.
+NEEDED: dict[str, dict[str, Any]] = {"reward_model": {"path": "some/model"}}
 
 
-def test_the_light_list_of_names_is_the_registry() -> None:
-    assert tuple(REWARDS) == REWARD_NAMES
+@pytest.mark.parametrize("use", REWARD_NAMES)
+def test_each_name_leads_to_a_class_that_reads_its_parameters(use: str) -> None:
+    assert isinstance(params_of(RewardSpec(use=use, params=NEEDED.get(use, {}))), reward_class(use).params_type)
 
 
-@pytest.mark.parametrize("use", [name for name in REWARD_NAMES if name != "reward_model"])  # which has no default model
+@pytest.mark.parametrize("use", [name for name in REWARD_NAMES if name not in NEEDED])
 def test_each_opens_with_its_defaults_and_has_a_stable_version(use: str) -> None:
     first, second = open_reward(RewardSpec(use=use)), open_reward(RewardSpec(use=use, name="mine"))
     assert (first.name, second.name) == (use, "mine")
