@@ -1,0 +1,6 @@
+"""Untrusted programs run here, away from everything: namespaces, seccomp, Landlock and limits. docs/sandbox.md explains the layers."""
+
+from align.rewards.sandbox.program import Ended, LayerName, Limits, Program, SandboxError
+from align.rewards.sandbox.sandbox import Process, Sandbox
+
+__all__ = ["Ended", "LayerName", "Limits", "Process", "Program", "Sandbox", "SandboxError"]
