@@ -1,15 +1,19 @@
-"""Several rewards as one number: a weighted sum that masks what could not be judged, and a budget for such failures."""
+"""All rewards of a recipe at work: they judge side by side, a tree makes one number of them, a budget bounds their failures."""
 
 from __future__ import annotations
 
 import asyncio
+import difflib
 import math
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
+from typing import Any
 
 from align.errors import RecipeError, RewardError
 from align.recipe.schema import RewardBudget, RewardSpec
+from align.rewards.combine import Part, Samples, parse_node, weighted
+from align.rewards.combine.constraints import Constrain, Limit, means
 from align.rewards.registry import Reward, open_reward
 from align.rewards.verdict import STATUSES, Verdict
 from align.types import Rollout, Scored
@@ -18,21 +22,35 @@ _JUDGED_FROM = 64  # verdicts: a share of fewer than these says little, so the b
 
 
 class RewardStack:
-    """All rewards of a recipe. Raises RecipeError where one does not exist, is wrongly set, or shares another's name."""
+    """All rewards of a recipe. Raises RecipeError where one does not exist, is wrongly set, or shares another's name.
 
-    def __init__(self, specs: Sequence[RewardSpec], budget: RewardBudget | None = None) -> None:
-        if specs and all(spec.weight == 0 for spec in specs):
+    `combine` is the tree that makes one number of them, as a recipe writes it (see align.rewards.combine); None is the sum of
+    weight times value over the rewards that apply.
+    """
+
+    def __init__(self, specs: Sequence[RewardSpec], budget: RewardBudget | None = None, combine: Any = None) -> None:
+        if combine is None and specs and all(spec.weight == 0 for spec in specs):
             raise RecipeError("every reward has weight 0", place="rewards", fix="give at least one reward a weight")
         self._budget = budget or RewardBudget()
         self._rewards: dict[str, Reward] = {}
         self._weights: dict[str, float] = {}
+        self._only_if: dict[str, str | None] = {}
         self._failures: dict[str, deque[str | None]] = {}  # by reward: why each of the last verdicts failed, None: it did not
         try:
             for index, spec in enumerate(specs):
                 self._add(index, spec)
+            self._tree = weighted(self._weights) if combine is None else parse_node(combine)
+            check_names(self._only_if, self._tree.names())
+        except ValueError as error:
+            self.close()
+            raise RecipeError(str(error), place="combine", fix="see docs/rewards.md for what may stand there") from None
         except BaseException:
             self.close()
             raise
+        self._limits: dict[str, Limit] = {}
+        for node in self._tree.walk():
+            self._limits |= node.limits if isinstance(node, Constrain) else {}
+        self._multipliers = {name: limit.start for name, limit in self._limits.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -44,20 +62,50 @@ class RewardStack:
         return {name: reward.version for name, reward in self._rewards.items()}
 
     async def score(self, rollouts: Sequence[Rollout]) -> list[Scored]:
-        """Judge rollouts (whole groups) with every reward at the same time.
+        """Judge rollouts (whole groups) with every reward at the same time; one that waits for another (`only_if`) after it.
 
-        A rollout's reward is the sum of weight times value over the rewards that apply. It is NaN, never 0, where one of
-        them failed to judge or none applies. A reward of weight 0 is only observed. Raises RewardError above the budget.
+        A rollout's reward is NaN, never 0, where a verdict that counts is an error or no reward applies. Raises RewardError above
+        the budget.
         """
-        columns = await asyncio.gather(*(_judge(reward, rollouts) for reward in self._rewards.values()))
-        by_name = dict(zip(self._rewards, columns, strict=True))
-        scored = []
-        for index, rollout in enumerate(rollouts):
-            verdicts = {name: verdict for name, column in by_name.items() if (verdict := column[index]) is not None}
-            scored.append(Scored(rollout=rollout, verdicts=verdicts, reward=weighted_sum(verdicts, self._weights)))
+        pending: dict[str, asyncio.Task[list[Verdict | None]]] = {}
+        async with asyncio.TaskGroup() as tasks:
+            for name in _in_order(self._only_if):
+                first = self._only_if[name]
+                pending[name] = tasks.create_task(_judge_passed(self._rewards[name], rollouts, pending[first] if first else None))
+        by_name = {name: pending[name].result() for name in self._rewards}
+        verdicts = [
+            {name: verdict for name, column in by_name.items() if (verdict := column[index]) is not None}
+            for index in range(len(rollouts))
+        ]
+        samples = Samples(rollouts=rollouts, verdicts=verdicts, multipliers=self._multipliers)
+        parts = self._tree.evaluate(samples)
         for name, column in by_name.items():
-            self._charge(name, column)
-        return scored
+            self._charge(name, [_failure(verdict) for verdict in column if verdict is not None])
+        self._charge("combine", [next(part.faults(), None) for part in parts])
+        return [
+            Scored(rollout=rollout, verdicts=own, reward=math.nan if part.value is None else part.value)
+            for rollout, own, part in zip(rollouts, verdicts, parts, strict=True)
+        ]
+
+    def explain(self, scored: Sequence[Scored]) -> list[Part]:
+        """How the reward of each sample came about: the tree with the value of every node. Whole groups, as in `score`."""
+        rollouts, verdicts = [one.rollout for one in scored], [one.verdicts for one in scored]
+        return self._tree.evaluate(Samples(rollouts=rollouts, verdicts=verdicts, multipliers=self._multipliers))
+
+    def after_step(self, scored: Sequence[Scored]) -> dict[str, float]:
+        """Move the multipliers of constraints by all that a training step sampled; what they were and by what means moved."""
+        metrics: dict[str, float] = {}
+        for name, mean in means(self._limits, [one.verdicts for one in scored]).items():
+            metrics |= {f"constraints/{name}/mean": mean, f"constraints/{name}/multiplier": self._multipliers[name]}
+            self._multipliers[name] = self._limits[name].moved(self._multipliers[name], mean)
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"multipliers": dict(self._multipliers)}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Multipliers of limits that the recipe no longer has are dropped; new ones start where it says."""
+        self._multipliers |= {name: value for name, value in state["multipliers"].items() if name in self._multipliers}
 
     def close(self) -> None:
         for reward in self._rewards.values():
@@ -71,12 +119,11 @@ class RewardStack:
                 f"two rewards are called {reward.name!r}", place=f"rewards.{index}", fix="give one of them another `name`"
             )
         self._rewards[reward.name] = reward
-        self._weights[reward.name] = spec.weight
-        self._failures[reward.name] = deque(maxlen=self._budget.window)
+        self._weights[reward.name], self._only_if[reward.name] = spec.weight, spec.only_if
 
-    def _charge(self, name: str, column: Sequence[Verdict | None]) -> None:
-        recent = self._failures[name]
-        recent.extend((verdict.detail if verdict.status == "error" else None) for verdict in column if verdict is not None)
+    def _charge(self, name: str, failures: Sequence[str | None]) -> None:
+        recent = self._failures.setdefault(name, deque(maxlen=self._budget.window))
+        recent.extend(failures)
         reasons = Counter(reason for reason in recent if reason is not None)
         judged = max(len(recent), min(self._budget.window, _JUDGED_FROM))
         if reasons.total() <= self._budget.max_error_rate * judged:
@@ -90,12 +137,29 @@ class RewardStack:
         )
 
 
-def weighted_sum(verdicts: Mapping[str, Verdict], weights: Mapping[str, float]) -> float:
-    """Sum of weight times value; NaN where a weighted verdict is an error or no weighted reward applies."""
-    counted = {name: verdict for name, verdict in verdicts.items() if weights[name] != 0}
-    if not counted or any(verdict.value is None for verdict in counted.values()):
-        return math.nan
-    return math.fsum(weights[name] * verdict.value for name, verdict in counted.items() if verdict.value is not None)
+def check_names(only_if: Mapping[str, str | None], combined: Sequence[str]) -> None:
+    """Raises ValueError where `combine` or an `only_if` names a reward that there is not, or rewards wait for each other."""
+    for user, name in [
+        *((f"{waiting}.only_if", first) for waiting, first in only_if.items() if first),
+        *(("combine", name) for name in combined),
+    ]:
+        if name not in only_if:
+            close = difflib.get_close_matches(name, only_if, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(f"{user}: there is no reward called {name!r}: {hint}there are {', '.join(only_if)}")
+    _in_order(only_if)
+
+
+def _in_order(only_if: Mapping[str, str | None]) -> list[str]:
+    """The rewards, each after the one it waits for."""
+    order: list[str] = []
+    while len(order) < len(only_if):
+        ready = [name for name, first in only_if.items() if name not in order and (first is None or first in order)]
+        if not ready:
+            circle = [name for name in only_if if name not in order]
+            raise ValueError(f"only_if: {', '.join(circle)} wait for each other")
+        order += ready
+    return order
 
 
 def reward_metrics(scored: Sequence[Scored]) -> dict[str, float]:
@@ -120,6 +184,17 @@ def reward_metrics(scored: Sequence[Scored]) -> dict[str, float]:
     return metrics
 
 
+async def _judge_passed(
+    reward: Reward, rollouts: Sequence[Rollout], first: asyncio.Task[list[Verdict | None]] | None
+) -> list[Verdict | None]:
+    """The reward's verdicts; where another comes first, only of what passed that, and None of the others."""
+    if first is None:
+        return await _judge(reward, rollouts)
+    passed = [index for index, verdict in enumerate(await first) if verdict is not None and verdict.status == "pass"]
+    found = dict(zip(passed, await _judge(reward, [rollouts[index] for index in passed]) if passed else [], strict=True))
+    return [found.get(index) for index in range(len(rollouts))]
+
+
 async def _judge(reward: Reward, rollouts: Sequence[Rollout]) -> list[Verdict | None]:
     """The reward's verdicts, where whatever is not a sound verdict has become an error."""
     try:
@@ -130,6 +205,10 @@ async def _judge(reward: Reward, rollouts: Sequence[Rollout]) -> list[Verdict | 
         count = len(verdicts) if isinstance(verdicts, list | tuple) else type(verdicts).__name__
         return [Verdict.error(f"gave {count} verdicts for {len(rollouts)} completions")] * len(rollouts)
     return [_sound(verdict, reward.range) for verdict in verdicts]
+
+
+def _failure(verdict: Verdict) -> str | None:
+    return verdict.detail if verdict.status == "error" else None
 
 
 def _sound(verdict: Verdict | None, bounds: tuple[float, float] | None) -> Verdict | None:

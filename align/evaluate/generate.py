@@ -35,6 +35,7 @@ class EvaluationResult:
     truncated: float
     errors: int
     threshold: float
+    correct_by: tuple[str, ...]
     groups: tuple[Group, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,7 +55,7 @@ class EvaluationResult:
         """One plain record per sample, problems in order."""
         for group in self.groups:
             for scored in group.samples:
-                yield _row(scored, self.threshold)
+                yield _row(scored, is_correct(scored, self.threshold, self.correct_by))
 
 
 def evaluate_model(
@@ -86,7 +87,7 @@ def evaluate_model(
     )
     chosen = spread(prompts, evaluation.max_problems)
     groups = scored_groups(sample_groups(engine, scorer, chosen, sampling, on_progress or (lambda *_: None)))
-    return summarize(groups, k=evaluation.k, threshold=evaluation.threshold, seed=seed)
+    return summarize(groups, k=evaluation.k, threshold=evaluation.threshold, correct_by=evaluation.correct_by, seed=seed)
 
 
 def spread(items: Sequence[T], count: int | None) -> Sequence[T]:
@@ -96,47 +97,49 @@ def spread(items: Sequence[T], count: int | None) -> Sequence[T]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def summarize(groups: Sequence[Group], *, k: Sequence[int], threshold: float, seed: int = 0) -> EvaluationResult:
-    """The figures of scored groups; see `is_correct` for what `threshold` is compared with."""
-    by_source: dict[str, list[Group]] = {}
-    for group in groups:
-        by_source.setdefault(group.prompt.source, []).append(group)
+def summarize(
+    groups: Sequence[Group], *, k: Sequence[int], threshold: float, correct_by: Sequence[str] = (), seed: int = 0
+) -> EvaluationResult:
+    """The figures of scored groups; see `is_correct` for `correct_by` and what `threshold` is compared with."""
     rewards = [reward for group in groups for reward in group.rewards_G if not math.isnan(reward)]
-    overall = _estimates(groups, k, threshold, seed)
+    correct_PG = [[is_correct(sample, threshold, correct_by) for sample in group.samples] for group in groups]
+    overall = _estimates(correct_PG, k, seed)
     if not overall:
         raise _no_verdicts(groups, k)
+    by_source: dict[str, list[list[bool | None]]] = {}
+    for group, correct_G in zip(groups, correct_PG, strict=True):
+        by_source.setdefault(group.prompt.source, []).append(correct_G)
     completions = [scored.rollout.completion for group in groups for scored in group.samples]
     return EvaluationResult(
         pass_at_k=overall,
-        by_source={source: _estimates(members, k, threshold, seed) for source, members in by_source.items()},
-        mean_reward=math.fsum(rewards) / len(rewards),
+        by_source={source: _estimates(members, k, seed) for source, members in by_source.items()},
+        mean_reward=math.fsum(rewards) / len(rewards) if rewards else math.nan,
         mean_length=sum(len(completion.token_ids) for completion in completions) / len(completions),
         truncated=sum(completion.finish_reason == "length" for completion in completions) / len(completions),
-        errors=len(completions) - len(rewards),
+        errors=sum(correct is None for correct_G in correct_PG for correct in correct_G),
         threshold=threshold,
+        correct_by=tuple(correct_by),
         groups=tuple(groups),
     )
 
 
-def _estimates(groups: Sequence[Group], ks: Sequence[int], threshold: float, seed: int) -> PassAtK:
-    counts_P = [_counts(group, threshold) for group in groups]
+def _estimates(correct_PG: Sequence[Sequence[bool | None]], ks: Sequence[int], seed: int) -> PassAtK:
+    """pass@k over the problems with at least k verdicts."""
+    counts_P = [(sum(c is not None for c in correct_G), sum(c is True for c in correct_G)) for correct_G in correct_PG]
     values = {k: [pass_at_k(n, c, k) for n, c in counts_P if n >= k] for k in ks}
     return {k: mean_with_interval(values_P, seed=seed) for k, values_P in values.items() if values_P}
 
 
-def _counts(group: Group, threshold: float) -> tuple[int, int]:
-    """Samples with a verdict, and correct ones among them."""
-    correct_G = [found for sample in group.samples if (found := is_correct(sample, threshold)) is not None]
-    return len(correct_G), sum(correct_G)
-
-
-def is_correct(sample: Scored, threshold: float) -> bool | None:
+def is_correct(sample: Scored, threshold: float, by: Sequence[str] = ()) -> bool | None:
     """Whether every reward that judges the answer gives at least `threshold`, before weighting; None without a verdict.
 
-    Rewards of the form (format.*) judge no answer, unless there is nothing else: a tidy wrong answer is wrong.
+    These are the rewards named in `by`, or else all but those of the form (format.*), unless there is nothing else: a tidy wrong
+    answer is wrong.
     """
     answers = {name: verdict for name, verdict in sample.verdicts.items() if not name.startswith("format.")}
-    values = [verdict.value for verdict in (answers or sample.verdicts).values()]
+    if by:
+        answers = {name: sample.verdicts[name] for name in by if name in sample.verdicts}
+    values = [verdict.value for verdict in (answers or ({} if by else sample.verdicts)).values()]
     if not values or any(value is None for value in values):
         return None
     return all(value >= threshold for value in values if value is not None)
@@ -161,7 +164,7 @@ def _plain(estimates: PassAtK) -> dict[str, dict[str, float | int]]:
     return {str(k): estimate.to_dict() for k, estimate in estimates.items()}
 
 
-def _row(scored: Scored, threshold: float) -> dict[str, Any]:
+def _row(scored: Scored, correct: bool | None) -> dict[str, Any]:
     prompt, completion = scored.rollout.prompt, scored.rollout.completion
     scoreless = math.isnan(scored.reward)
     return {
@@ -174,7 +177,7 @@ def _row(scored: Scored, threshold: float) -> dict[str, Any]:
         "tokens": len(completion.token_ids),
         "finish_reason": completion.finish_reason,
         "reward": None if scoreless else scored.reward,
-        "correct": is_correct(scored, threshold),
+        "correct": correct,
         "verdicts": {
             name: {"value": verdict.value, "status": verdict.status, "detail": verdict.detail}
             for name, verdict in scored.verdicts.items()

@@ -28,7 +28,7 @@ def evaluate_recipe(recipe: EvaluateRecipe, console: RunConsole) -> EvaluationRe
     Rewards and data are opened before the model, so that a mistake in them costs seconds.
     """
     rowsets = read_all(recipe.data.eval, max_bad_rows=recipe.data.max_bad_rows)
-    with Scorer(RewardStack(recipe.rewards, recipe.reward_budget)) as scorer:
+    with Scorer(RewardStack(recipe.rewards, recipe.reward_budget, recipe.combine)) as scorer:
         with console.activity(f"loading {recipe.model.path}"):
             tokenizer = load_tokenizer(recipe.model)
             loaded = load_prompts(

@@ -37,7 +37,8 @@ def train_online(resolved: Resolved, rows: Rows, how: Mapping[str, bool]) -> dic
         Session(resolved, **how) as session,
         open_site(recipe, rows, session.console, _learner_options(recipe)) as site,
     ):
-        session.begin(site, {"cursor": site.cursor})
+        rewards = site.scorer.stack
+        session.begin(site, {"cursor": site.cursor, "rewards": rewards})
         site.engine.publish(site.learner.weights(), version=session.step)
         for step in session.steps():
             drawn = draw(session, site, recipe, step)
@@ -54,7 +55,8 @@ def train_online(resolved: Resolved, rows: Rows, how: Mapping[str, bool]) -> dic
             with session.phase("publish"):
                 site.engine.publish(site.learner.weights(), version=step)
             session.run.write_rollouts(step, drawn.sampled, drawn.choices())
-            metrics = {**_metrics(drawn, updates, recipe), **compared}
+            judged = [sample for group in drawn.sampled for sample in group.samples]
+            metrics = {**_metrics(drawn, updates, recipe), **compared, **rewards.after_step(judged)}
             session.end_step(step, metrics, tokens=_tokens(drawn.sampled), groups=drawn.groups)
         return session.finish()
 

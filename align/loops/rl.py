@@ -17,6 +17,7 @@ from align.loops.step_metrics import count_tokens, mean_advantages, step_metrics
 from align.loops.teacher import open_teacher
 from align.loops.values import open_critic, shared_head
 from align.recipe.method import recipe_method, with_vocabulary
+from align.rewards.monitor import RewardMonitor
 
 if TYPE_CHECKING:
     from align.recipe.load import Resolved
@@ -39,7 +40,8 @@ def train(
     ):
         method = with_vocabulary(method, site.learner.model)
         teacher, critic = open_teacher(recipe, site), open_critic(recipe, method, site)
-        parts: dict[str, Stateful] = {"cursor": site.cursor, "kl": kl, "entropy": entropy}
+        rewards, monitor = site.scorer.stack, RewardMonitor(recipe.monitor)
+        parts: dict[str, Stateful] = {"cursor": site.cursor, "kl": kl, "entropy": entropy, "rewards": rewards, "monitor": monitor}
         session.begin(site, parts, models={"critic": critic} if critic else {}, method=method.describe())
         site.engine.publish(site.learner.weights(), version=session.step)
         for step in session.steps():
@@ -66,7 +68,9 @@ def train(
                     entropy.update(metrics["entropy"])
             session.run.write_rollouts(step, harvest.groups, mean_advantages(batch, rewards_PG), harvest.not_trained)
             tokens = len(batch.token_ids_N) + count_tokens(harvest.not_trained)
-            session.end_step(step, metrics, tokens=tokens, groups=harvest.groups)
+            seen, notes = monitor.observe(step, harvest.samples)
+            metrics |= rewards.after_step(harvest.samples) | seen
+            session.end_step(step, metrics, tokens=tokens, groups=harvest.groups, notes=notes)
         return session.finish()
 
 

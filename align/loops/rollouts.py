@@ -33,6 +33,11 @@ class Harvest:
     greedy: list[Group]  # the one greedy sample of each of `groups`, where the method compares with it
 
     @property
+    def samples(self) -> list[Scored]:
+        """Everything that the policy sampled."""
+        return [sample for group in self.sampled for sample in group.samples]
+
+    @property
     def not_trained(self) -> list[Group]:
         """Everything that was sampled and only recorded."""
         return [*self.unused, *self.greedy]

@@ -21,6 +21,7 @@ from align.run.directory import RunDirectory
 from align.run.log import RunLog
 from align.run.report import final_report
 from align.run.signals import StopSignals
+from align.run.watch import Note
 
 if TYPE_CHECKING:
     from align.evaluate.pairs import HeldOutResult
@@ -97,11 +98,13 @@ class Session:
         """Measure a phase of the step as `time/<name>`."""
         return self._log.timer.phase(name)
 
-    def end_step(self, step: int, metrics: Mapping[str, Any], *, tokens: int, groups: Sequence[Group] = ()) -> None:
+    def end_step(
+        self, step: int, metrics: Mapping[str, Any], *, tokens: int, groups: Sequence[Group] = (), notes: Sequence[Note] = ()
+    ) -> None:
         """Log the step; evaluate and save where they are due. Raises Preempted, after saving, when the run was asked to stop."""
         self.step, self.tokens = step, self.tokens + tokens
         train, last = self.recipe.train, step == self.recipe.train.steps
-        self._log.step(step, {**metrics, "num_tokens": self.tokens}, groups)
+        self._log.step(step, {**metrics, "num_tokens": self.tokens}, groups, notes)
         if self._stop.requested and not last:
             self._save_and_leave()
         if last or (train.save_steps and step % train.save_steps == 0):

@@ -47,7 +47,7 @@ class Site:
 @contextmanager
 def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_options: dict[str, Any]) -> Iterator[Site]:
     """Start all parts, rewards first: a reward that cannot start is refused before a model is loaded; close them at the end."""
-    with Scorer(RewardStack(recipe.reward_specs, getattr(recipe, "reward_budget", None))) as scorer:
+    with Scorer(RewardStack(recipe.reward_specs, getattr(recipe, "reward_budget", None), recipe.combination)) as scorer:
         with console.activity(f"loading the model {recipe.model.path or '(fresh weights)'}"):
             tokenizer = load_tokenizer(recipe.model, row_texts(rows.train))
             causal_lm = load_model(recipe.model, tokenizer, seed=recipe.seed)

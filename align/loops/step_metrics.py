@@ -40,8 +40,7 @@ def step_metrics(
     metrics |= mismatch_metrics(old_N, batch.sampler_N, batch.segment_N, batch.drawn_N, mode, low, high)
     if batch.teacher_N is not None:
         metrics["teacher/kl"] = float((old_N - batch.teacher_N)[batch.drawn_N].mean())
-    samples = [sample for group in harvest.sampled for sample in group.samples]
-    metrics |= reward_metrics(samples) | rollout_metrics(harvest.sampled)
+    metrics |= reward_metrics(harvest.samples) | rollout_metrics(harvest.sampled)
     metrics["skipped"] = sum(not update.applied for update in updates.policy)
     if batch.value_N is not None:
         metrics |= critic_metrics(batch, updates)

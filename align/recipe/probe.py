@@ -142,7 +142,7 @@ def probe_rewards(recipe: Recipe, prompts: Sequence[Prompt], tokenizer: Any) -> 
     if not recipe.reward_specs:
         return []
     answered = [prompt for prompt in prompts if reference_text(prompt) is not None][:PROBED_PROMPTS]
-    stack = RewardStack(recipe.reward_specs, RewardBudget(max_error_rate=1.0))
+    stack = RewardStack(recipe.reward_specs, RewardBudget(max_error_rate=1.0), recipe.combination)
     try:
         reference = asyncio.run(stack.score([_rollout(prompt, str(reference_text(prompt)), tokenizer) for prompt in answered]))
         empty = asyncio.run(stack.score([_rollout(prompt, "", tokenizer) for prompt in prompts[:PROBED_PROMPTS]]))

@@ -68,7 +68,8 @@ class RunConsole:
 
     def note(self, note: Note, step: int | None = None) -> None:
         where = f"step {step}: " if step is not None else ""
-        self.show(Text.assemble(("note  ", "bold yellow"), f"{where}{note.text}. ", (f"Try: {note.suggestion}", "dim")))
+        examples = "".join(f"\n      {example}" for example in note.examples)
+        self.show(Text.assemble(("note  ", "bold yellow"), f"{where}{note.text}. ", (f"Try: {note.suggestion}{examples}", "dim")))
 
     def begin(self, title: str, *, steps: int, done: int = 0) -> None:
         """Start the display of `steps` training steps, `done` of which an earlier process did."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Status = Literal["done", "preempted", "interrupted", "failed"]
 
 _FILES = (
-    *("recipe.yaml", "resolved.yaml", "environment.json", "metrics.jsonl", "summary.json"),
+    *("recipe.yaml", "resolved.yaml", "environment.json", "metrics.jsonl", "notes.jsonl", "summary.json"),
     *("reward.png", "loss.png", "report.html"),
 )
 _FOLDERS = ("rollouts", "checkpoints", "eval", "tensorboard", "wandb")
@@ -45,7 +45,7 @@ class RunDirectory:
     def __init__(self, path: Path, lock: RunLock, *, resumed: bool) -> None:
         self.path, self.resumed = path, resumed
         self.checkpoints, self.rollouts, self.evaluations = path / "checkpoints", path / "rollouts", path / "eval"
-        self.metrics_file = path / "metrics.jsonl"
+        self.metrics_file, self.notes_file = path / "metrics.jsonl", path / "notes.jsonl"
         self.summary: dict[str, Any] | None = None
         self._lock = lock
         self._opened, self._seconds_before = time.monotonic(), 0.0
@@ -94,9 +94,11 @@ class RunDirectory:
         return run
 
     def rewind(self, step: int) -> None:
-        """Forget what happened after the checkpoint of `step`: metrics, rollouts and evaluations of later steps."""
+        """Forget what happened after the checkpoint of `step`: metrics, notes, rollouts and evaluations of later steps."""
         with storage_errors(self.path):
             rows = keep_rows(self.metrics_file, step)
+            if self.notes_file.exists():
+                keep_rows(self.notes_file, step)
             for file in self.rollouts.glob("step-*.parquet"):
                 if int(file.stem.removeprefix("step-")) > step:
                     file.unlink()

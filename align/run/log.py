@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from align.run.console import RunConsole
 from align.run.metrics import Timer, open_sinks
-from align.run.records import last_value, plain_numbers, read_rows
-from align.run.watch import Watch
+from align.run.records import append_row, last_value, plain_numbers, read_rows
+from align.run.watch import Note, Watch
 
 if TYPE_CHECKING:
     from align.recipe.load import Resolved
@@ -30,8 +31,8 @@ class RunLog:
         console.begin(f"{resolved.recipe.recipe} {run.path}", steps=steps, done=done)
         self.timer = Timer()  # last: opening the sinks is no part of the first step
 
-    def step(self, step: int, metrics: Mapping[str, Any], groups: Sequence[Group] = ()) -> None:
-        """Log a finished step; `num_tokens` is the count since the start of the run.
+    def step(self, step: int, metrics: Mapping[str, Any], groups: Sequence[Group] = (), notes: Sequence[Note] = ()) -> None:
+        """Log a finished step; `num_tokens` is the count since the start of the run. `notes` are shown beside the log's own.
 
         Adds `step_time`, `time/<phase>` and `elapsed`, in seconds, `tokens_per_second`, and as `eps` the episodes per second.
         """
@@ -43,8 +44,9 @@ class RunLog:
             row["eps"] = row["episode"] / row["elapsed"]
         self._write(step, row)
         self._console.step(step, plain_numbers(row))
-        for note in self._watch.look(step, {key: float(value) for key, value in row.items()}):
+        for note in (*self._watch.look(step, {key: float(value) for key, value in row.items()}), *notes):
             self._console.note(note, step)
+            append_row(self._run.notes_file, {"step": step, **asdict(note)})
         if groups and self._samples_every and step % self._samples_every == 0:
             self._console.samples(groups, step)
 

@@ -14,11 +14,12 @@ _START = 5  # first steps that make up the entropy a run began with
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """Something that looks wrong at a step."""
+    """Something that looks wrong at a step; `examples` are lines to read beside it."""
 
     kind: str
     text: str
     suggestion: str
+    examples: tuple[str, ...] = ()
 
 
 class Watch:

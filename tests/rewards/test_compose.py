@@ -13,7 +13,7 @@ import pytest
 
 from align.errors import RecipeError, RewardError
 from align.recipe.schema import RewardBudget, RewardSpec
-from align.rewards.compose import RewardStack, reward_metrics, weighted_sum
+from align.rewards.compose import RewardStack, reward_metrics
 from align.rewards.scorer import Scorer
 from align.rewards.verdict import Verdict
 from align.types import Rollout, Scored
@@ -55,11 +55,6 @@ def score(specs: Sequence[RewardSpec], rollouts: Sequence[Rollout], budget: Rewa
         return asyncio.run(stack.score(rollouts))
     finally:
         stack.close()
-
-
-def test_weighted_sum_by_hand() -> None:
-    verdicts = {"a": Verdict.passed(), "b": Verdict.failed(value=0.25), "c": Verdict.passed(value=4.0)}
-    assert weighted_sum(verdicts, {"a": 1.0, "b": 2.0, "c": -0.5}) == 1.0 + 0.5 - 2.0
 
 
 def test_an_error_masks_and_not_applicable_leaves_out(spec: Spec, rollout: Make) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from align.recipe.schema.sections import Common, Evaluation, RewardBudget, RewardSpec
+from align.recipe.schema.sections import Combine, Common, Evaluation, RewardBudget, RewardSpec
 
 
 class EvaluateRecipe(Common):
@@ -14,5 +14,6 @@ class EvaluateRecipe(Common):
 
     recipe: Literal["evaluate"]
     rewards: list[RewardSpec] = Field(min_length=1)
+    combine: Combine = None
     reward_budget: RewardBudget = RewardBudget()
     evaluate: Evaluation = Evaluation()

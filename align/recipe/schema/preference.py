@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from align.recipe.schema.sections import (
+    Combine,
     Common,
     Evaluation,
     HeldOut,
@@ -96,6 +97,7 @@ class OnlinePreferenceRecipe(Common):
     online: Online
     rollout: Rollout = Rollout()
     rewards: list[RewardSpec] = Field(default_factory=list, description="The judge")
+    combine: Combine = None
     reward_budget: RewardBudget = RewardBudget()
     algorithm: PreferenceAlgorithm = PreferenceAlgorithm()
     train: OnlinePreferenceTrain = OnlinePreferenceTrain()

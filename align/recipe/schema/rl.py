@@ -7,7 +7,17 @@ from typing import Literal
 from pydantic import Field
 
 from align.recipe.schema.algorithm import Algorithm
-from align.recipe.schema.sections import Common, Evaluation, Optimization, Positive, RewardBudget, RewardSpec, Rollout
+from align.recipe.schema.sections import (
+    Combine,
+    Common,
+    Evaluation,
+    Monitor,
+    Optimization,
+    Positive,
+    RewardBudget,
+    RewardSpec,
+    Rollout,
+)
 
 
 class RLTrain(Optimization):
@@ -22,7 +32,9 @@ class RLRecipe(Common):
     recipe: Literal["rl"]
     rollout: Rollout = Rollout()
     rewards: list[RewardSpec] = Field(min_length=1)
+    combine: Combine = None
     reward_budget: RewardBudget = RewardBudget()
+    monitor: Monitor = Monitor()
     algorithm: Algorithm = Algorithm()
     train: RLTrain = RLTrain()
     evaluate: Evaluation | None = None

@@ -104,7 +104,14 @@ class RewardSpec(Section):
     use: str
     weight: float = 1.0
     name: str | None = Field(None, description="Name in metrics and records; default: derived from use")
+    only_if: str | None = Field(None, description="Judge only what this reward has passed; saves calls of a judge")
     params: dict[str, Any] = Field(default_factory=dict)
+
+
+Combine = Annotated[
+    dict[str, Any] | str | None,
+    Field(description="How the rewards become one number, see docs/rewards.md; default: the sum of weight times value"),
+]
 
 
 class RewardBudget(Section):
@@ -112,6 +119,16 @@ class RewardBudget(Section):
 
     max_error_rate: Share = 0.05
     window: Positive = Field(512, description="Verdicts over which the error rate is taken")
+
+
+class Monitor(Section):
+    """When a reward looks hacked: notes in the log, with examples. Everything is measured whether or not it is noted."""
+
+    gold: str | None = Field(None, description="A reward of weight 0 that is held out: it must not fall while the reward rises")
+    window: Positive = Field(20, description="Steps that trends and usual values are taken over")
+    length_correlation: Share = Field(0.6, description="Correlation of reward and length, over a window in which both rise")
+    jump: NonNegative = Field(6.0, description="A change of the mean reward in one step, in usual changes")
+    frequent_answer: Share = Field(0.5, description="Share of a step's prompts that may get the same rewarded answer")
 
 
 class Rollout(Section):
@@ -177,6 +194,10 @@ class Evaluation(Section):
         description="A sample is correct when every reward but those of the form (format.*) gives at least this, unweighted",
     )
 
+    correct_by: list[str] = Field(
+        default_factory=list, description="The rewards that say whether a sample is correct; default: all but format.*"
+    )
+
     @model_validator(mode="after")
     def _k_within_n(self) -> Evaluation:
         if self.k and max(self.k) > self.num_generations:
@@ -217,3 +238,8 @@ class Common(Section):
     def reward_specs(self) -> list[RewardSpec]:
         """The rewards, of kinds that have any."""
         return getattr(self, "rewards", [])
+
+    @property
+    def combination(self) -> Any:
+        """How they are combined, of kinds that have any."""
+        return getattr(self, "combine", None)

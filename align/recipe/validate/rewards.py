@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from align.errors import RecipeError
 from align.recipe.schema import OnlinePreferenceRecipe, Recipe, RewardSpec, RLRecipe
@@ -30,8 +30,34 @@ def rewards(recipe: Recipe) -> Iterator[Finding]:
             message = f"rewards {names[name]} and {number} have the same name {name!r}"
             yield Finding(key=f"rewards.{number}", message=message, fix=f"give one a name of its own, such as `name: {name}_2`")
         names[name] = number
-    if recipe.reward_specs and all(spec.weight == 0 for spec in recipe.reward_specs):
+    yield from _combination(recipe, names)
+    if recipe.reward_specs and recipe.combination is None and all(spec.weight == 0 for spec in recipe.reward_specs):
         yield Finding(key="rewards.0.weight", message="all rewards have weight 0", fix="give at least one a weight, such as 1.0")
+
+
+def _combination(recipe: Recipe, names: Mapping[str, int]) -> Iterator[Finding]:
+    """What names rewards: `combine`, `only_if`, the monitor, the evaluation."""
+    from align.rewards.combine import parse_node
+    from align.rewards.compose import check_names
+
+    try:
+        combined = [] if recipe.combination is None else parse_node(recipe.combination).names()
+        check_names({name: recipe.reward_specs[number].only_if for name, number in names.items()}, combined)
+    except ValueError as error:
+        fix = "see docs/rewards.md for what may stand there"
+        yield Finding(key="combine" if recipe.combination is not None else "rewards", message=str(error), fix=fix)
+    for number, spec in enumerate(recipe.reward_specs):
+        if recipe.combination is not None and spec.weight not in (0.0, 1.0):
+            message = f"rewards.{number}.weight = {spec.weight:g} has no effect beside combine"
+            yield Finding(
+                key=f"rewards.{number}.weight", message=message, fix="write the weight into combine, as in {sum: {NAME: 0.5}}"
+            )
+    gold = recipe.monitor.gold if isinstance(recipe, RLRecipe) else None
+    evaluation = getattr(recipe, "evaluate", None)
+    correct_by = getattr(evaluation, "correct_by", [])
+    for key, name in [*([("monitor.gold", gold)] if gold else []), *(("evaluate.correct_by", name) for name in correct_by)]:
+        if name not in names:
+            yield unknown_name(key, "reward called", name, tuple(names))
 
 
 def _reward_params(number: int, spec: RewardSpec) -> Iterator[Finding]:
