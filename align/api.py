@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from align.doctor import Finding
     from align.evaluate.generate import EvaluationResult
     from align.recipe.plan import Plan
+    from align.recipe.schema import RewardSpec
+    from align.rewards.audit import Audit
     from align.rewards.files import ScoreReport
     from align.run.console import RunConsole
 
@@ -132,18 +134,23 @@ def score(
     data: str | Path,
     out: str | Path,
     *,
+    recipe: str | Path | None = None,
+    overrides: str | Sequence[str] = (),
     params: Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
+    explain: int = 0,
     console: RunConsole | None = None,
 ) -> ScoreReport:
     """Score the completions of a file with one or several rewards; rows go to `out` with value, status, reward and detail.
 
-    `params` are the rewards' parameters, `columns` maps our column names to the file's ("outer.inner": inside an object).
-    `console` shows progress.
+    With `recipe` its rewards judge, combined as it says, in place of `rewards`, whose parameters are `params`. `columns` maps our
+    column names to the file's ("outer.inner": inside an object). The first `explain` rows come back with the way their value
+    came about. `console` shows progress.
     """
     from align.rewards.files import score_file
     from align.run.console import silent_console
 
+    specs, combine = _rewards_of(recipe, overrides) if recipe is not None else (_several(rewards), None)
     done = 0
     with (console or silent_console()).activity(f"scoring {data}") as advance:
 
@@ -152,7 +159,63 @@ def score(
             advance(rows - done)
             done = rows
 
-        return score_file(_several(rewards), Path(data), Path(out), params=params or {}, columns=columns or {}, on_progress=show)
+        return score_file(
+            specs,
+            Path(data),
+            Path(out),
+            params=params,
+            combine=combine,
+            columns=columns,
+            explain=explain,
+            on_progress=show,
+        )
+
+
+def audit(
+    rewards: str | Sequence[str],
+    data: str | Path,
+    *,
+    recipe: str | Path | None = None,
+    overrides: str | Sequence[str] = (),
+    params: Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+    reference: str | None = None,
+    limit: int = 200,
+    console: RunConsole | None = None,
+) -> list[Audit]:
+    """Try each reward on answers whose worth is known: references, those of other rows, constants, hostile and very long ones.
+
+    `data` holds prompts and references (in the column `reference`, or the usual ones). With `recipe` its rewards are tried.
+    """
+    from align.rewards.audit import audit_file
+    from align.rewards.files import named_rewards
+    from align.run.console import silent_console
+
+    specs = _rewards_of(recipe, overrides)[0] if recipe is not None else named_rewards(_several(rewards), params or {})
+    audits = []
+    for spec in specs:
+        with (console or silent_console()).activity(f"auditing {spec.use}") as advance:
+            audits.append(
+                audit_file(
+                    spec,
+                    Path(data),
+                    columns=columns,
+                    reference=reference,
+                    limit=limit,
+                    on_progress=lambda _, seen=advance: seen(1),
+                )
+            )
+    return audits
+
+
+def _rewards_of(recipe: str | Path, overrides: str | Sequence[str]) -> tuple[list[RewardSpec], Any]:
+    """The rewards of a recipe, and how it combines them."""
+    from align.recipe.load import load_recipe
+
+    resolved = load_recipe(recipe, _several(overrides))
+    if not resolved.recipe.reward_specs:
+        raise RecipeError("this recipe has no rewards", place=str(recipe), fix="name rewards with --reward")
+    return resolved.recipe.reward_specs, resolved.recipe.combination
 
 
 def export(source: str | Path, out: str | Path, *, dtype: str | None = None, overwrite: bool = False) -> Path:

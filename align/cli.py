@@ -7,12 +7,17 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from align import __version__
 from align.errors import AlignError, RecipeError, RewardError
+
+if TYPE_CHECKING:
+    from align.rewards.audit import Audit
+    from align.rewards.files import ScoreReport
+    from align.run.console import RunConsole
 
 app = typer.Typer(
     name="align",
@@ -173,11 +178,20 @@ def evaluate(
         console.show(result_table(result))
 
 
-@app.command(epilog="Example: align score --reward math --data solutions.jsonl --out scored.jsonl --column completion=response")
+@app.command(
+    epilog="Examples: align score --reward math --data solutions.jsonl --out scored.jsonl --column completion=response ; "
+    "align score --reward math --data problems.jsonl --audit"
+)
 def score(
-    reward: Annotated[str, typer.Option(help="Reward, or several with commas between.")],
-    data: Annotated[Path, typer.Option(help="Completions: .jsonl (.gz), .parquet or .csv.")],
-    out: Annotated[Path, typer.Option(help="Where the rows go, with value, status, reward and detail added (JSONL).")],
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe whose rewards judge, combined as it says.", autocompletion=_names)
+    ] = None,
+    overrides: Overrides = None,
+    reward: Annotated[str | None, typer.Option(help="Reward, or several with commas between, in place of a recipe's.")] = None,
+    data: Annotated[Path, typer.Option(help="Completions: .jsonl (.gz), .parquet or .csv.")] = ...,  # type: ignore[assignment]
+    out: Annotated[
+        Path | None, typer.Option(help="Where the rows go, with value, status, reward and detail added (JSONL).")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Parameter of the reward. Repeatable.")
     ] = None,
@@ -185,22 +199,63 @@ def score(
         list[str] | None,
         typer.Option(metavar="OURS=THEIRS", help="Column of the file: completion=response; a.b is b inside column a."),
     ] = None,
+    explain: Annotated[int, typer.Option(min=0, help="Show how the value of the first so many rows came about.")] = 0,
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit", help="Try the rewards on references, constants, hostile and long answers; no completions needed."
+        ),
+    ] = False,
+    reference: Annotated[
+        str | None, typer.Option(help="Audit: the column whose text must pass; default: answer and the like.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Audit: rows that are tried.")] = 200,
 ) -> None:
-    """Score a file of completions with a reward."""
+    """Score a file of completions with rewards, or find out whether rewards can be trusted."""
     from align import api
-    from align.evaluate.table import score_table
     from align.run.console import RunConsole
 
-    names = [name.strip() for name in reward.split(",")]
+    if (recipe is None) == (reward is None):
+        raise RecipeError("name the rewards either by a recipe or by --reward", fix="align score --reward math --data ...")
+    if not audit and out is None:
+        raise RecipeError("--out is missing", fix="say where the scored rows go: --out scored.jsonl; only --audit writes none")
+    names = [name.strip() for name in (reward or "").split(",")]
+    how: dict[str, Any] = {
+        "recipe": recipe,
+        "overrides": overrides or (),
+        "params": _values(set_),
+        "columns": _pairs(column, "--column"),
+    }
     with RunConsole() as console:
-        columns = _pairs(column, "--column")
-        report = api.score(names, data, out, params=_values(set_), columns=columns, console=console)
-        console.show(score_table(report))
+        if audit:
+            _audit(api.audit(names, data, reference=reference, limit=limit, console=console, **how), console)
+            return
+        assert out is not None
+        report = api.score(names, data, out, explain=explain, console=console, **how)
+        _show_scores(report, console, data)
+
+
+def _show_scores(report: ScoreReport, console: RunConsole, data: Path) -> None:
+    from align.evaluate.table import score_table
+
+    console.show(score_table(report))
     if report.unscored:
         raise RewardError(
             f"{report.unscored} of {report.rows} rows got no verdict",
             place=str(data),
             fix="their status is error and their detail says why",
+        )
+
+
+def _audit(audits: list[Audit], console: RunConsole) -> None:
+    from align.evaluate.table import audit_table
+
+    for one in audits:
+        console.show(audit_table(one))
+    if wrong := [one.reward for one in audits if not one.sound]:
+        raise RewardError(
+            f"{', '.join(wrong)}: not to be trusted on this data",
+            fix="look at the probes that are not sound: wrong references, a wrong column (--column answer=...), or a weak reward",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -96,6 +97,8 @@ def test_version(tmp_path: Path) -> None:
         (["evaluate", "gsm8k/grpo_cpu"], 2, ["untrained", "--model"]),
         (["score", "--reward", "math", "--data", "none.jsonl", "--out", "out.jsonl"], 3, ["none.jsonl"]),
         (["score", "--reward", "math", "--data", "x", "--out", "y", "--column", "solution"], 2, ["--column answer=solution"]),
+        (["score", "--reward", "math", "--data", "x"], 2, ["--out is missing"]),
+        (["score", "--data", "x", "--out", "y"], 2, ["by a recipe or by --reward"]),
         (["export", "nowhere", "out"], 4, ["nowhere"]),
         (["recipes", "show", "quickstart/gpro"], 2, ["quickstart/grpo"]),
     ],
@@ -192,6 +195,36 @@ def test_score_without_a_verdict_for_every_row_is_exit_code_6(tmp_path: Path) ->
     assert_refused(done, 6, "1 of 1 rows")
     assert "no connection" in done.stdout
     assert json.loads((tmp_path / "out.jsonl").read_text())["value"] is None
+
+
+def test_score_explains_what_a_recipe_makes_of_its_rewards(tmp_path: Path) -> None:
+    recipe = {
+        "recipe": "evaluate",
+        "model": {"path": "some/model"},
+        "data": {"eval": [{"path": "data.jsonl"}]},
+        "rewards": [{"use": "math"}, {"use": "format.boxed"}],
+        "combine": {"gate": {"if": "format.boxed", "then": {"scale": {"of": "math", "by": 2}}, "else": -1}},
+    }
+    rows = [{"completion": "so \\boxed{4}", "answer": "4", "source": "a"}, {"completion": "so 4", "answer": "4", "source": "b"}]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "judge.yaml").write_text(json.dumps(recipe))
+    done = align("score", "judge.yaml", "--data", "data.jsonl", "--out", "out.jsonl", "--explain", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["value"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [2.0, -1.0]
+    for said in ("2  gate: open", "1  math: pass", "-1  gate: closed by format.boxed (0 boxes)"):
+        assert said.partition(" (")[0] in done.stdout
+    assert re.search(r"a +│ +1 +│ +0 +│ +2.0000", done.stdout), "a table by source"
+
+
+def test_an_audit_of_a_weak_reward_ends_with_exit_code_6(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def weak(completions, answer, **_):\n    return [float(g in c) for c, g in zip(completions, answer)]\n"
+    )
+    (tmp_path / "data.jsonl").write_text("\n".join(json.dumps({"prompt": f"{n}?", "answer": str(n * 7)}) for n in range(20, 40)))
+    done = align("score", "--reward", "mine.py:weak,exact", "--data", "data.jsonl", "--audit", cwd=tmp_path)
+    assert_refused(done, 6, "weak: not to be trusted")
+    assert "NOT SOUND" in done.stdout
+    assert "audit of exact" in done.stdout
 
 
 def complete(words: str, cwd: Path) -> list[str]:

@@ -86,6 +86,22 @@ BASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "train": {"steps": STEPS, "save_steps": 2, "minibatches": 3},
         },
     ),
+    "combined": (
+        RL,
+        {
+            "rewards": [
+                {"use": "tests/loops/length_reward.py:spread"},
+                {"use": "format.length", "name": "brief", "params": {"max": 4, "buffer": 4}},
+            ],
+            "combine": {
+                "constrain": {
+                    "of": {"relative": {"of": "spread", "by": "rank"}},
+                    "limits": {"brief": {"at_least": 0.9, "rate": 0.5}},
+                }
+            },
+            "train": {"steps": STEPS, "save_steps": 2},
+        },
+    ),
     "sft": (SFT, {"train": {"steps": STEPS, "save_steps": 3, "lr_scheduler_type": "cosine", "warmup_steps": 2}}),
 }
 
