@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,14 +197,7 @@ def audit(
     for spec in specs:
         with (console or silent_console()).activity(f"auditing {spec.use}") as advance:
             audits.append(
-                audit_file(
-                    spec,
-                    Path(data),
-                    columns=columns,
-                    reference=reference,
-                    limit=limit,
-                    on_progress=lambda _, seen=advance: seen(1),
-                )
+                audit_file(spec, Path(data), columns=columns, reference=reference, limit=limit, on_probe=partial(advance, 1))
             )
     return audits
 

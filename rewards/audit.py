@@ -102,12 +102,12 @@ def audit_file(
     columns: Mapping[str, str] | None = None,
     reference: str | None = None,
     limit: int = 200,
-    on_progress: Callable[[str], None] = lambda _: None,
+    on_probe: Callable[[], None] = lambda: None,
 ) -> Audit:
     """Try a reward on the first `limit` rows of a file, which needs no completions.
 
     The reference is the text of the column `reference`, or of the first of REFERENCE_COLUMNS that a row has; without any, only
-    what must fail is tried. `on_progress` hears the name of each probe. Raises as `score_file` does.
+    what must fail is tried. `on_probe` is called before each probe. Raises as `score_file` does.
     """
     rows = [
         _Row(rollout=rollout, reference=_reference(rollout.prompt.columns, reference))
@@ -119,7 +119,7 @@ def audit_file(
     with Scorer(RewardStack([spec], RewardBudget(max_error_rate=1.0))) as scorer:
         (name,) = scorer.stack.names
         for title, answers in _probes(rows):
-            on_progress(title)
+            on_probe()
             probes.append(_try(title, answers, scorer, name))
     return Audit(reward=name, probes=probes)
 

@@ -17,7 +17,8 @@ class Verdict:
 
     `value` is None exactly when `status` is "error": our machinery failed, the sample is masked and counted.
     `parts` are named sub-scores; `detail` explains the verdict in a line. A process reward judges `steps`: (end, value) of each,
-    where `end` counts the characters of the completion's text up to the step's end.
+    where `end` counts the characters of the completion's text up to the step's end. A fine-grained reward judges `spans` of the
+    text: (begin, end, value) of each, which may overlap.
     """
 
     value: float | None
@@ -25,6 +26,7 @@ class Verdict:
     parts: Mapping[str, float] = field(default_factory=dict)
     detail: str = ""
     steps: tuple[tuple[int, float], ...] = ()
+    spans: tuple[tuple[int, int, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -36,6 +38,8 @@ class Verdict:
         ends = [end for end, _ in self.steps]
         if ends != sorted(set(ends)) or any(end < 1 or not math.isfinite(value) for end, value in self.steps):
             raise ValueError(f"steps {self.steps!r} need ends above 0 that rise from one to the next, and finite values")
+        if any(not 0 <= begin < end or not math.isfinite(value) for begin, end, value in self.spans):
+            raise ValueError(f"spans {self.spans!r} need a begin below their end, and finite values")
 
     @classmethod
     def passed(cls, detail: str = "", value: float = 1.0) -> Verdict:

@@ -51,6 +51,7 @@ class Signals:
     values_N: Tensor | None = None  # the critic's value of the state before each token: gae
     truncated_B: Tensor | None = None  # which sequences were cut off at their length limit: gae with bootstrap_truncated
     step_rewards_N: Tensor | None = None  # reward of a step at its last token, NaN elsewhere: min_form; None: none has steps
+    dense_N: Tensor | None = None  # rewards of steps and spans at their last token, 0 elsewhere: gae
     teacher_N: Tensor | None = None  # log-probs under a teacher: distill, and teacher_coefficient
     old_N: Tensor | None = None  # log-probs under the policy before the step: the same
     ends_N: Tensor | None = None  # tokens that end a sentence: macro actions
@@ -134,12 +135,15 @@ def _generalized(
 ) -> Credit:
     """Whitened generalized advantages and the critic's returns, over tokens or over macro actions.
 
-    A token's reward is -beta * kl, plus the sample's reward on its last trained token (Ziegler et al. 2019, eq. 2).
+    A token's reward is -beta * kl, plus the sample's reward on its last trained token (Ziegler et al. 2019, eq. 2), plus what
+    dense rewards give it (Wu et al. 2023, sec. 3).
     """
     values_N = _needed(signals.values_N, "values_N", method)
     rewards_N = _at_last(rewards_PG, segment_N, mask_N)
     if kl_N is not None:
         rewards_N = rewards_N - beta * masked(kl_N, mask_N)
+    if signals.dense_N is not None:
+        rewards_N = rewards_N + masked(widen(signals.dense_N), mask_N)
     if method.macro_actions is None:
         advantage_N, returns_N = _gae(method, rewards_N, values_N, segment_N, mask_N, signals.truncated_B)
     else:

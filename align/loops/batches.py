@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -92,6 +92,7 @@ def signals(harvest: Harvest, batch: Batch, site: Site, recipe: RLRecipe, method
         "values_N": batch.value_N,
         "truncated_B": truncated(harvest.groups),
         "step_rewards_N": step_rewards(harvest.groups, batch, site, recipe) if method.advantage == "min_form" else None,
+        "dense_N": dense_rewards(harvest.groups, batch, site, recipe.algorithm.dense) if recipe.algorithm.dense else None,
         "ends_N": batch.ends_N,
         "teacher_N": batch.teacher_N,
         "old_N": batch.old_N,
@@ -117,6 +118,20 @@ def step_rewards(groups: Sequence[Group], batch: Batch, site: Site, recipe: RLRe
             for place, value in least.items():
                 rewards_N[start + place] = rewards_N[start + place].nan_to_num() + weights[name] * value
     return None if rewards_N.isnan().all() else rewards_N
+
+
+def dense_rewards(groups: Sequence[Group], batch: Batch, site: Site, weights: Mapping[str, float]) -> Tensor:
+    """dense_N: at the last token of each step and span what a reward says of it, times the reward's weight; 0 elsewhere."""
+    dense_N = torch.zeros(len(batch.mask_N), dtype=torch.float64)
+    for start, sample in _completions(groups, batch):
+        ids = sample.rollout.completion.token_ids
+        for name, weight in weights.items():
+            verdict = sample.verdicts.get(name)
+            ends = sorted([*verdict.steps, *((end, value) for _, end, value in verdict.spans)]) if verdict else []
+            places = ends_in_tokens(site.tokenizer, ids, [end for end, _ in ends])
+            for place, (_, value) in zip(places, ends, strict=True):
+                dense_N[start + place] += weight * value
+    return dense_N
 
 
 def _sentence_ends(groups: Sequence[Group], batch: Batch, tokenizer: Any) -> Tensor:

@@ -113,6 +113,17 @@ def test_min_form_of_samples_without_steps_is_the_group_advantage():
     assert (method.advantages(REWARDS_PG, None, SEGMENT_N, MASK_N, step_rewards_N=equal_N) == 0).all()
 
 
+def test_dense_rewards_are_returned_to_the_tokens_before_them():
+    # without discount and values: what is still to come, 0.5 at the second token and the sample's reward at the third
+    dense_N = numbers(0, 0.5, 0, 9)
+    credit = resolve("ppo", beta=0.0, gamma=1.0, lam=1.0).credit(
+        numbers(1, NAN).view(1, 2), None, torch.tensor([0, 0, 0, 1]), torch.ones(4), values_N=torch.zeros(4), dense_N=dense_N
+    )
+    assert credit.returns_N is not None
+    close(credit.returns_N[:3], [1.5, 1.5, 1.0])
+    assert credit.mask_N.tolist() == [True, True, True, False], "without a verdict of the whole, dense rewards train nothing"
+
+
 def test_ppo_by_hand():
     # one sample, KL 0.5 and 1, beta 0.1: rewards -0.05 and 1 - 0.1; gamma 1, lambda 1/2; values 0.2 and 0.4
     method = resolve("ppo", lam=0.5)

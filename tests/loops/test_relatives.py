@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from align.algorithms.methods import resolve
 from align.errors import DataError, RecipeError
 from align.learner.fresh import build_model, train_tokenizer
 from align.loops import rl
-from align.loops.batches import credited, pack, step_rewards
+from align.loops.batches import credited, dense_rewards, pack, step_rewards
 from align.recipe.schema import ModelInit
 from align.rewards.verdict import Verdict
 from align.types import Completion, Group, Prompt, Rollout, Scored
@@ -344,6 +345,24 @@ def test_steps_that_end_in_one_token_are_worth_the_least_of_them(resolved, token
     assert found is not None
     assert found[~found.isnan()].tolist() == [0.5, 2.0]
     assert float(found[2]) == 0.5  # the first token of the completion
+
+
+def test_dense_rewards_stand_where_steps_and_spans_end(resolved, tokenizer):
+    from types import SimpleNamespace
+
+    text = "1+1=2 so 2"
+    judged = scored(tokenizer, text, 1.0, steps=((5, 1.0), (10, 0.5)))
+    spans = Verdict(value=1.0, status="pass", spans=((0, 5, -1.0), (4, 5, 0.25)))
+    sample = replace(judged, verdicts={**judged.verdicts, "spans": spans, "other": spans})
+    groups = [group(sample)]
+    batch = pack(groups, torch.tensor([[1.0]]), resolve("grpo"))
+    site: Any = SimpleNamespace(tokenizer=tokenizer)
+    (name,) = judged.verdicts
+    found = dense_rewards(groups, batch, site, {name: 2.0, "spans": 4.0})
+    at = found.nonzero().flatten().tolist()
+    assert [float(found[place]) for place in at] == [2.0 * 1.0 + 4.0 * (-1.0 + 0.25), 2.0 * 0.5]
+    assert tokenizer.decode(batch.token_ids_N[2 : at[0] + 1]) == "1+1=2"
+    assert (dense_rewards(groups, batch, site, {"absent": 1.0}) == 0).all()
 
 
 def test_without_process_rewards_there_are_no_steps(resolved, tokenizer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def audited(tmp_path: Path):
     rows = [{"prompt": f"what is {n} squared?", "answer": str(n * n)} for n in range(11, 31)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def run(use: str, **how: object) -> Audit:
+    def run(use: str, **how: Any) -> Audit:
         own = use if use in ("exact", "math") else f"{tmp_path / 'made.py'}:{use}"
         return audit_file(RewardSpec(use=own), tmp_path / "rows.jsonl", **how)
 

@@ -131,6 +131,9 @@ class Algorithm(Section):
         None, description="By how much it grows or shrinks after a step"
     )
     macro_actions: MacroActions | None = None
+    dense: dict[str, float] | None = Field(
+        None, description="Of gae: rewards whose steps and spans are credited where they end, by weight, beside the whole"
+    )
     reference: ReferenceSchedule | None = None
     teacher: Teacher | None = None
     critic: Critic | None = None

@@ -55,7 +55,9 @@ def _combination(recipe: Recipe, names: Mapping[str, int]) -> Iterator[Finding]:
     gold = recipe.monitor.gold if isinstance(recipe, RLRecipe) else None
     evaluation = getattr(recipe, "evaluate", None)
     correct_by = getattr(evaluation, "correct_by", [])
-    for key, name in [*([("monitor.gold", gold)] if gold else []), *(("evaluate.correct_by", name) for name in correct_by)]:
+    dense = (recipe.algorithm.dense or {}) if isinstance(recipe, RLRecipe) else {}
+    named = [("evaluate.correct_by", name) for name in correct_by] + [("algorithm.dense", name) for name in dense]
+    for key, name in [*([("monitor.gold", gold)] if gold else []), *named]:
         if name not in names:
             yield unknown_name(key, "reward called", name, tuple(names))
 

@@ -20,6 +20,7 @@ OF_ADVANTAGE: dict[str, tuple[AdvantageName, ...]] = {
     "length_adaptive_lambda": ("gae",),
     "critic_lam": ("gae",),
     "bootstrap_truncated": ("gae",),
+    "dense": ("gae",),
 }
 
 
