@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def sample(
     return Scored(rollout=Rollout(prompt=asked, completion=completion), verdicts=verdicts, reward=reward)
 
 
-def notes_of(steps: Sequence[Sequence[Scored]], **settings: object) -> list[str]:
+def notes_of(steps: Sequence[Sequence[Scored]], **settings: Any) -> list[str]:
     monitor = RewardMonitor(Monitor(**settings))
     return [note.kind for step, samples in enumerate(steps) for note in monitor.observe(step, samples)[1]]
 
