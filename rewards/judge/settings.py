@@ -1,0 +1,88 @@
+"""What a recipe says of the judge that a reward asks: where it is, how it is asked, what it may cost, what is kept."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from align.rewards.reward import Params
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class JudgeBudget(Params):
+    """What all requests of a run together may use; a request that might exceed it is not sent."""
+
+    requests: Annotated[int, Field(ge=0)] | None = Field(None, description="Requests sent, every retry included")
+    tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="Tokens of prompts and answers together")
+    money: Amount | None = Field(None, description="In the currency of the prices")
+    price_per_million_in: Amount = Field(0.0, description="Of a million prompt tokens")
+    price_per_million_out: Amount = Field(0.0, description="Of a million answered tokens")
+
+    @model_validator(mode="after")
+    def _money_needs_prices(self) -> Self:
+        if self.money is not None and not (self.price_per_million_in or self.price_per_million_out):
+            raise ValueError("a budget of money needs price_per_million_in or price_per_million_out")
+        return self
+
+
+class JudgeSettings(Params):
+    """The judge of a reward: a server with `base_url` and `model`, the run's own engine, or a local model's folder."""
+
+    base_url: str | None = Field(None, description="An OpenAI-compatible server, as http://127.0.0.1:8000/v1")
+    model: str | None = Field(None, description="Its name at the server; with engine local, its folder")
+    engine: Literal["run", "local"] | None = Field(
+        None, description="Judge in this process: on the run's engine, or with `model`"
+    )
+    api_key_env: str | None = Field(None, description="Name of the environment variable that holds the key; never the key itself")
+    schema_mode: Literal["auto", "json_schema", "guided", "json_object", "prompt"] = Field(
+        "auto", description="How the server is held to the schema; auto begins with json_schema and gives way where it is refused"
+    )
+    timeout: Seconds = Field(120.0, description="Of one attempt, from connecting to the last byte")
+    deadline: Seconds = Field(900.0, description="Of one request with all its attempts and waits: outlasts a ten-minute outage")
+    retries: Annotated[int, Field(ge=0, le=20)] = Field(4, description="After the first attempt")
+    max_concurrency: Annotated[int, Field(gt=0, le=1024)] = Field(16, description="Requests under way at a time")
+    budget: JudgeBudget = Field(default_factory=JudgeBudget)
+    cache: bool | str = Field(
+        False, description="A file that keeps answers for later runs; true is one in the user's cache folder"
+    )
+    record: str | None = Field(None, description="A JSONL file that every request and its outcome is added to")
+    replay: str | None = Field(None, description="A recorded file that answers instead of the judge; nothing else is asked")
+    extra_body: dict[str, Any] = Field(default_factory=dict, description="Further keys of a request, as a server wants them")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("a base_url looks like http://127.0.0.1:8000/v1")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("a base_url has no user, password or query: a key goes into an environment variable (api_key_env)")
+        return url.rstrip("/").removesuffix("/chat/completions")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_name(cls, name: str | None) -> str | None:
+        if name is not None and not name.isidentifier():
+            raise ValueError("api_key_env is the name of an environment variable, as OPENAI_API_KEY, never the key itself")
+        return name
+
+    @model_validator(mode="after")
+    def _one_judge(self) -> Self:
+        if (self.base_url is None) == (self.engine is None):
+            raise ValueError("name the judge by either base_url or engine (run or local)")
+        if self.engine != "run" and not self.model:
+            raise ValueError("model is missing: the name at the server, or with engine local a folder")
+        if self.engine == "run" and (self.model or self.cache):
+            raise ValueError("engine run has neither model nor cache: it is the model in training, which changes with every step")
+        if self.record and self.replay:
+            raise ValueError("either record or replay")
+        reserved = {"model", "messages", "stream", "n", "response_format", "logprobs", "top_logprobs"} & self.extra_body.keys()
+        if reserved:
+            raise ValueError(f"extra_body may not have {', '.join(sorted(reserved))}")
+        return self
