@@ -16,6 +16,8 @@ Child = Annotated[Node, BeforeValidator(parse_children)]
 
 def _terms(value: Any) -> Any:
     """`{math: 1.0, brief: 0.3}`, rewards with weights, or a list of nodes, each of weight 1."""
+    if isinstance(value, Mapping | list) and not value:
+        raise ValueError("there is nothing to add up: name at least one reward")
     if isinstance(value, Mapping):
         wrong = next(
             (name for name, weight in value.items() if isinstance(weight, bool) or not isinstance(weight, int | float)), None
@@ -30,7 +32,7 @@ class Sum(Node):
     """The weighted sum of what applies; nothing where nothing does."""
 
     operation: ClassVar[str] = "sum"
-    of: Annotated[tuple[tuple[float, Child], ...], BeforeValidator(_terms), Field(min_length=1)]
+    of: Annotated[tuple[tuple[float, Child], ...], BeforeValidator(_terms)]
 
     @property
     def children(self) -> Sequence[Node]:

@@ -62,6 +62,7 @@ PAGES = [
     "docs/algorithms.md",
     "docs/ppo.md",
     "docs/reward_models.md",
+    "docs/rewards.md",
     "docs/preference.md",
 ]
 

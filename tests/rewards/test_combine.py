@@ -212,7 +212,7 @@ def test_a_multiplier_rises_while_its_limit_is_broken_and_falls_to_zero_when_it_
         ({"gate": {"if": "a", "thn": "b", "then": "b"}}, "gate.thn: gate takes if, then, else, at_least"),
         ({"gate": {"if": "a"}}, "gate.then: Field required"),
         ({"sum": {"a": "x"}}, "the weight of 'a' is 'x'"),
-        ({"sum": {}}, "at least 1"),
+        ({"sum": {}}, "sum: there is nothing to add up"),
         ({"sum": ["a"], "min": ["b"]}, "2 keys: sum, min"),
         ({"clip": {"of": "a", "low": 1, "high": 0}}, "low = 1.0 is above high = 0.0"),
         ({"constrain": {"of": "a", "limits": {"b": {}}}}, "limits.b: give either at_least or at_most"),
