@@ -14,6 +14,8 @@ REWARD_TABLE: Mapping[str, str] = {
     "format.boxed": "align.rewards.format:BoxedFormat",
     "format.length": "align.rewards.format:LengthFormat",
     "format.repetition": "align.rewards.format:RepetitionFormat",
+    "judge": "align.rewards.judge.reward:JudgeReward",
+    "rubric": "align.rewards.judge.reward:RubricReward",
     "reward_model": "align.rewards.reward_model:RewardModelReward",
 }
 REWARD_NAMES: tuple[str, ...] = tuple(REWARD_TABLE)

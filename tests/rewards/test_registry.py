@@ -14,7 +14,12 @@ from align.rewards.names import REWARD_NAMES
 from align.rewards.registry import open_reward, params_of, reward_class
 
 # Rewards that cannot be opened without parameters, and the least that each takes.
-NEEDED: dict[str, dict[str, Any]] = {"reward_model": {"path": "some/model"}}
+_CLIENT = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
+NEEDED: dict[str, dict[str, Any]] = {
+    "reward_model": {"path": "some/model"},
+    "judge": {"client": _CLIENT},
+    "rubric": {"client": _CLIENT, "criteria": [{"name": "right"}]},
+}
 
 
 @pytest.mark.parametrize("use", REWARD_NAMES)
