@@ -12,6 +12,9 @@ from align.rewards.reward import Params
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+_OWN_KEYS = ("model", "messages", "stream", "n", "temperature", "seed", "max_tokens", "max_completion_tokens", "response_format")
+_OWN_KEYS += ("structured_outputs", "logprobs", "top_logprobs")  # of a request, so that extra_body may not have them
+
 
 class JudgeBudget(Params):
     """What all requests of a run together may use; a request that might exceed it is not sent."""
@@ -43,7 +46,9 @@ class JudgeSettings(Params):
     )
     timeout: Seconds = Field(120.0, description="Of one attempt, from connecting to the last byte")
     deadline: Seconds = Field(900.0, description="Of one request with all its attempts and waits: outlasts a ten-minute outage")
-    retries: Annotated[int, Field(ge=0, le=20)] = Field(4, description="After the first attempt")
+    retries: Annotated[int, Field(ge=0, le=20)] = Field(4, description="After the first attempt; at most 2 for unsound answers")
+    first_wait: Seconds = Field(0.5, description="Bound of the wait before the first retry; it doubles with each further one")
+    longest_wait: Seconds = Field(30.0, description="Bound of any wait before a retry, and between probes during an outage")
     max_concurrency: Annotated[int, Field(gt=0, le=1024)] = Field(16, description="Requests under way at a time")
     budget: JudgeBudget = Field(default_factory=JudgeBudget)
     cache: bool | str = Field(
@@ -51,6 +56,9 @@ class JudgeSettings(Params):
     )
     record: str | None = Field(None, description="A JSONL file that every request and its outcome is added to")
     replay: str | None = Field(None, description="A recorded file that answers instead of the judge; nothing else is asked")
+    length_key: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="What the server calls the bound on an answer's tokens"
+    )
     extra_body: dict[str, Any] = Field(default_factory=dict, description="Further keys of a request, as a server wants them")
 
     @field_validator("base_url")
@@ -82,7 +90,9 @@ class JudgeSettings(Params):
             raise ValueError("engine run has neither model nor cache: it is the model in training, which changes with every step")
         if self.record and self.replay:
             raise ValueError("either record or replay")
-        reserved = {"model", "messages", "stream", "n", "response_format", "logprobs", "top_logprobs"} & self.extra_body.keys()
+        if self.budget.model_fields_set and self.engine:
+            raise ValueError("a budget bounds what a server is asked: remove it, or name a base_url")
+        reserved = self.extra_body.keys() & set(_OWN_KEYS)
         if reserved:
             raise ValueError(f"extra_body may not have {', '.join(sorted(reserved))}")
         return self
