@@ -8,7 +8,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.errors import RecipeError, RewardError
 from align.recipe.schema import RewardBudget, RewardSpec
@@ -17,6 +17,9 @@ from align.rewards.combine.constraints import Constrain, Limit, means
 from align.rewards.registry import Reward, open_reward
 from align.rewards.verdict import STATUSES, Verdict
 from align.types import Rollout, Scored
+
+if TYPE_CHECKING:
+    from align.rollout.turns import TakingTurns
 
 _JUDGED_FROM = 64  # verdicts: a share of fewer than these says little, so the budget never counts in less
 
@@ -106,6 +109,12 @@ class RewardStack:
     def load_state_dict(self, state: Any) -> None:
         """Multipliers of limits that the recipe no longer has are dropped; new ones start where it says."""
         self._multipliers |= {name: value for name, value in state["multipliers"].items() if name in self._multipliers}
+
+    def attach(self, engine: TakingTurns, tokenizer: Any) -> None:
+        """Hand the run's engine to the rewards that judge with it: those that have an `attach` of their own."""
+        for reward in self._rewards.values():
+            if (attach := getattr(reward, "attach", None)) is not None:
+                attach(engine, tokenizer)
 
     def close(self) -> None:
         for reward in self._rewards.values():

@@ -57,7 +57,7 @@ class ScoreJudge:
         self._tokenizer = _tokenizer(folder)
         self._chat = Chat(self._tokenizer)
         self._turn_end = end_of_turn(self._chat)
-        self.card, self.version = card, _content(folder)
+        self.card, self.version = card, content_hash(folder)
         device = torch.device(params.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         score_head(self._model).float()  # it is applied in float32, whatever the backbone computes in
         self._module = ScoreModel(self._model.to(device), at="token")
@@ -194,7 +194,7 @@ def _tokenizer(folder: Path) -> Any:
         raise CheckpointError(f"the reward model has no tokenizer: {first_line(error)}", place=PLACE, fix=fix) from None
 
 
-def _content(folder: Path) -> str:
+def content_hash(folder: Path) -> str:
     """A hash of everything that decides the scores."""
     digest = hashlib.sha256()
     for file in sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)}):

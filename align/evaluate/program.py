@@ -14,6 +14,7 @@ from align.recipe.evaluation import evaluation_sampling
 from align.rewards.compose import RewardStack
 from align.rewards.scorer import Scorer
 from align.rollout.transformers import TransformersEngine
+from align.rollout.turns import TakingTurns
 from align.run.console import RunConsole
 from align.run.records import write_samples
 from align.storage import storage_errors, write_atomically
@@ -34,7 +35,8 @@ def evaluate_recipe(recipe: EvaluateRecipe, console: RunConsole) -> EvaluationRe
             loaded = load_prompts(
                 rowsets, tokenizer, max_prompt_length=recipe.data.max_prompt_length, max_bad_rows=recipe.data.max_bad_rows
             )
-            engine = TransformersEngine(_model_on_device(recipe.model, tokenizer, recipe.seed), tokenizer)
+            engine = TakingTurns(TransformersEngine(_model_on_device(recipe.model, tokenizer, recipe.seed), tokenizer))
+            scorer.stack.attach(engine, tokenizer)
         for remark in loaded.remarks():
             console.show(remark)
         ends = evaluation_sampling(recipe, recipe.evaluate)

@@ -24,11 +24,13 @@ from align.recipe.schema import OnlinePreferenceRecipe, SFTRecipe
 from align.rewards.compose import RewardStack
 from align.rewards.scorer import Scorer
 from align.rollout.transformers import TransformersEngine
+from align.rollout.turns import TakingTurns
 from align.types import Prompt
 
 if TYPE_CHECKING:
     from align.data.prompts import PromptSet
     from align.recipe.schema import TrainRecipe
+    from align.rollout.engine import RolloutEngine
     from align.run.console import RunConsole
 
 
@@ -38,7 +40,7 @@ class Site:
 
     tokenizer: Any
     learner: Learner
-    engine: TransformersEngine
+    engine: RolloutEngine
     scorer: Scorer
     cursor: Cursor[Any]
     eval_prompts: Sequence[Prompt]
@@ -59,7 +61,9 @@ def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_opti
         learner = Learner(causal_lm, recipe.train, dtype=recipe.model.dtype, **learner_options)
         rollout = getattr(recipe, "rollout", None)
         limit = rollout.max_batch_sequences if rollout else 256
-        engine = TransformersEngine(_sampled_model(learner.model, recipe.model.dtype), tokenizer, max_batch_sequences=limit)
+        sampled = _sampled_model(learner.model, recipe.model.dtype)
+        engine = TakingTurns(TransformersEngine(sampled, tokenizer, max_batch_sequences=limit))
+        scorer.stack.attach(engine, tokenizer)
         try:
             yield Site(
                 tokenizer=tokenizer,

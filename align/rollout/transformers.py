@@ -65,6 +65,21 @@ class TransformersEngine:
         finally:
             self._model.train(training)
 
+    @torch.no_grad()
+    def next_logprobs(self, prompt: Prompt) -> Tensor:
+        """logp_V: natural logs of what follows the prompt, at temperature 1 over the full vocabulary, in float32.
+
+        Raises RolloutError for a prompt that is empty or too long.
+        """
+        self._rows(0, prompt, Sampling(max_tokens=1), self._model.config.get_text_config(decoder=True))
+        device, training = next(self._model.parameters()).device, self._model.training
+        self._model.eval()
+        try:
+            ids_BT = torch.tensor([prompt.token_ids], device=device)
+            return self._model(ids_BT, use_cache=False, logits_to_keep=1).logits[0, -1].float().log_softmax(-1)
+        finally:
+            self._model.train(training)
+
     def publish(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Take over named weights; those that are the model's own tensors already need no copy.
 

@@ -89,7 +89,7 @@ class JudgeClient(Protocol):
 def open_client(settings: JudgeSettings) -> JudgeClient:
     """The client that the settings describe. Raises RecipeError where a key, a recording or a cache cannot be used.
 
-    One that judges on the run's engine (`engine: run`) also has `attach(engine, tokenizer)`, to be called before it is asked.
+    One that judges on the run's engine (`engine: run`) has `attach(engine, tokenizer)`, to be called before it is asked.
     """
     from align.rewards.judge.opening import open_judge
 

@@ -39,6 +39,11 @@ class RecordingClient:
             os.close(self._file)
             raise
 
+    def attach(self, engine: Any, tokenizer: Any) -> None:
+        """The run's engine is for the client inside, where that wants it."""
+        if (attach := getattr(self.inner, "attach", None)) is not None:
+            attach(engine, tokenizer)
+
     async def ask(self, request: JudgeRequest) -> JudgeReply:
         try:
             reply = await self.inner.ask(request)

@@ -59,6 +59,7 @@ class JudgeSettings(Params):
     length_key: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="What the server calls the bound on an answer's tokens"
     )
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="engine local: of the weights")
     extra_body: dict[str, Any] = Field(default_factory=dict, description="Further keys of a request, as a server wants them")
 
     @field_validator("base_url")
