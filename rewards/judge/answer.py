@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -92,26 +92,34 @@ def _json_in(answer: Answer) -> Any:
         raise failure(why, "garbage") from None
 
 
+def summed(candidates: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Log-probs by the text of a token; those of tokens that are spelt the same are summed."""
+    found: dict[str, float] = {}
+    for text, logp in candidates:
+        logp = max(logp, _LEAST_LOGPROB)
+        found[text] = min(0.0, math.log(math.exp(found[text]) + math.exp(logp)) if text in found else logp)
+    return found
+
+
 def _first_token(choice: Mapping[str, Any]) -> dict[str, float]:
-    """Log-probs of the candidates for the first token; those spelt the same are summed."""
+    """Log-probs of the candidates for the first token."""
     logprobs = choice.get("logprobs")
     tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
     first = tokens[0] if isinstance(tokens, list) and tokens and isinstance(tokens[0], dict) else {}
     listed = first.get("top_logprobs")
-    found: dict[str, float] = {}
-    for one in listed if isinstance(listed, list) else ():
-        token, value = (one.get("token"), one.get("logprob")) if isinstance(one, dict) else (None, None)
-        if isinstance(token, str) and isinstance(value, int | float) and not isinstance(value, bool) and value < 1e-3:
-            value = max(value, _LEAST_LOGPROB)
-            found[token] = min(0.0, math.log(math.exp(found[token]) + math.exp(value)) if token in found else value)
-    return found
+    pairs = [
+        (one.get("token"), one.get("logprob")) for one in (listed if isinstance(listed, list) else ()) if isinstance(one, dict)
+    ]
+    return summed(
+        (token, float(logp)) for token, logp in pairs if isinstance(token, str) and type(logp) in (int, float) and logp < 1e-3
+    )
 
 
 def _usage(usage: Any) -> Usage | None:
-    counts = [usage.get(key) if isinstance(usage, dict) else None for key in ("prompt_tokens", "completion_tokens")]
-    if not all(isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 2**40 for count in counts):
+    prompt, completion = (usage.get(key) if isinstance(usage, dict) else None for key in ("prompt_tokens", "completion_tokens"))
+    if type(prompt) is not int or type(completion) is not int or min(prompt, completion) < 0:
         return None
-    return Usage(prompt=counts[0], completion=counts[1])  # type: ignore[arg-type]  just checked
+    return Usage(prompt=prompt, completion=completion)
 
 
 def _no_number(name: str) -> NoReturn:

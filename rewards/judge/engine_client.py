@@ -17,7 +17,7 @@ from align.data.chat import Chat
 from align.data.columns import BadRow
 from align.errors import RolloutError, first_line
 from align.rewards.daemon import DaemonThread
-from align.rewards.judge.answer import Answer, Usage, sound_value
+from align.rewards.judge.answer import Answer, Usage, sound_value, summed
 from align.rewards.judge.client import JudgeFailure, JudgeReply, JudgeRequest
 from align.rewards.judge.settings import JudgeSettings
 from align.rewards.reward import fingerprint, source_of
@@ -153,13 +153,10 @@ class RunEngineClient:
         next_logprobs = getattr(engine, "next_logprobs", None)
         if next_logprobs is None:
             return {}
-        found: dict[str, float] = {}
         logp_V = next_logprobs(prompt)
         top = logp_V.topk(min(_CANDIDATES, len(logp_V)))
-        for token, logp in zip(top.indices.tolist(), top.values.tolist(), strict=True):
-            text = self._tokenizer.decode([token])
-            found[text] = max(found.get(text, logp), logp)
-        return found
+        texts = [self._tokenizer.decode([token]) for token in top.indices.tolist()]
+        return summed(zip(texts, top.values.tolist(), strict=True))
 
 
 class LocalModelClient(RunEngineClient):

@@ -12,8 +12,9 @@ from align.rewards.reward import Params
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-_OWN_KEYS = ("model", "messages", "stream", "n", "temperature", "seed", "max_tokens", "max_completion_tokens", "response_format")
-_OWN_KEYS += ("structured_outputs", "logprobs", "top_logprobs")  # of a request, so that extra_body may not have them
+_ASKED = ("model", "messages", "stream", "n", "temperature", "seed", "max_tokens", "max_completion_tokens")
+_FORMED = ("response_format", "structured_outputs", "logprobs", "top_logprobs")
+_OWN_KEYS = frozenset(_ASKED + _FORMED)  # of a request: extra_body may not have them
 
 
 class JudgeBudget(Params):
@@ -93,7 +94,7 @@ class JudgeSettings(Params):
             raise ValueError("either record or replay")
         if self.budget.model_fields_set and self.engine:
             raise ValueError("a budget bounds what a server is asked: remove it, or name a base_url")
-        reserved = self.extra_body.keys() & set(_OWN_KEYS)
+        reserved = self.extra_body.keys() & _OWN_KEYS
         if reserved:
             raise ValueError(f"extra_body may not have {', '.join(sorted(reserved))}")
         return self

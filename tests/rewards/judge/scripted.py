@@ -43,7 +43,9 @@ class Reply:
 Behave = Callable[[int, dict[str, Any]], Reply]  # gets the number of the request, from 0, and its body
 
 
-def completion(text: Any, usage: tuple[int, int] | None = (7, 3), candidates: Mapping[str, float] | None = None, **more: Any) -> Reply:
+def completion(
+    text: Any, usage: tuple[int, int] | None = (7, 3), candidates: Mapping[str, float] | None = None, **more: Any
+) -> Reply:
     """A chat completion with this text, or this value as JSON."""
     choice: dict[str, Any] = {
         "message": {"role": "assistant", "content": text if isinstance(text, str) else json.dumps(text)},
@@ -52,7 +54,7 @@ def completion(text: Any, usage: tuple[int, int] | None = (7, 3), candidates: Ma
     if candidates is not None:
         listed = [{"token": token, "logprob": value} for token, value in candidates.items()]
         choice["logprobs"] = {"content": [{"token": text, "logprob": 0.0, "top_logprobs": listed}]}
-    content = {"object": "chat.completion", "choices": [choice] * more.pop("count", 1)}
+    content: dict[str, Any] = {"object": "chat.completion", "choices": [choice] * more.pop("count", 1)}
     if usage is not None:
         content["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
     return Reply(body=json.dumps(content).encode(), **more)
@@ -68,8 +70,10 @@ def error(status: int, message: str = "no", **more: Any) -> Reply:
 
 
 def asked(body: Mapping[str, Any]) -> str:
-    content: str = body["messages"][-1]["content"]
-    return content
+    """The id that the answer must echo: the schema's, where it names one, else what the prompt says."""
+    shape = body.get("response_format", {}).get("json_schema", {}).get("schema") or {}
+    named = shape.get("properties", {}).get("id", {}).get("enum")
+    return str(named[0] if named else body["messages"][-1]["content"])
 
 
 class ScriptedServer:
