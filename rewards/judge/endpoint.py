@@ -44,7 +44,12 @@ class EndpointClient:
     def __init__(self, settings: JudgeSettings) -> None:
         self._settings = settings
         self.version = fingerprint(settings.model_dump(mode="json", include={"base_url", "model", "schema_mode", "extra_body"}))
-        self._pace = Pace(first_wait=settings.first_wait, longest_wait=settings.longest_wait, deadline=settings.deadline)
+        self._pace = Pace(
+            first_wait=settings.first_wait,
+            longest_wait=settings.longest_wait,
+            deadline=settings.deadline,
+            start_deadline=settings.start_deadline,
+        )
         self._jitter = random.Random()
         fixed = settings.schema_mode != "auto"
         self._modes: tuple[str, ...] = (settings.schema_mode,) if fixed else _MODES
@@ -69,12 +74,14 @@ class EndpointClient:
         """Attempts until one gives a sound answer, none may be made any more, or the request's time is over."""
         retries = reasks = 0
         last: JudgeFailure | None = None
+        patience = 0.0
         try:
             async with asyncio.timeout(None) as limit:
                 while True:
                     async with self._slots:
                         if limit.when() is None:  # its turn has come
-                            limit.reschedule(asyncio.get_running_loop().time() + self._pace.deadline)
+                            patience = self._gate.patience
+                            limit.reschedule(asyncio.get_running_loop().time() + patience)
                         outcome = await self._attempt(request, reasks)
                     if isinstance(outcome, JudgeReply):
                         return outcome
@@ -83,11 +90,11 @@ class EndpointClient:
                     reasks += last.kind in _UNSOUND
                     if last.kind not in _UNSOUND + _PASSING or retries > self._settings.retries or reasks > _REASKS:
                         raise last
-                    if outcome.retry_after > self._pace.deadline:
+                    if outcome.retry_after > patience:
                         raise JudgeFailure(f"{last.message}; it asks to wait {outcome.retry_after:.0f} s", kind=last.kind)
                     await asyncio.sleep(outcome.retry_after + self._pace.wait(max(1, retries), self._jitter))
         except TimeoutError:
-            waited = f"gave up after {self._pace.deadline:g} s"
+            waited = f"gave up after {patience:g} s"
             raise JudgeFailure(f"{waited}: {last.message}" if last else waited, kind=last.kind if last else "timeout") from None
 
     async def _attempt(self, request: JudgeRequest, reasks: int) -> JudgeReply | _Failed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import threading
 from collections import deque
 from pathlib import Path
@@ -34,6 +35,8 @@ class RecordingClient:
             ) from None
         self._lock = threading.Lock()
         try:
+            if not stat.S_ISREG(os.fstat(self._file).st_mode):
+                raise RecipeError("is no file that could be recorded to", place=str(path), fix="name another file")
             self._begin()
         except BaseException:
             os.close(self._file)

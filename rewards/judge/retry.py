@@ -20,6 +20,7 @@ class Pace:
     first_wait: float
     longest_wait: float
     deadline: float
+    start_deadline: float
 
     def wait(self, attempt: int, source: random.Random) -> float:
         """Before attempt number `attempt` (1 is the first retry): exponential, with full jitter, so that clients spread out."""
@@ -52,7 +53,13 @@ class Gate:
         self._closed_until = 0.0  # in the loop's time
         self._down_since: float | None = None
         self._probing = False
+        self._ever_alive = False
         self._changed = asyncio.Event()
+
+    @property
+    def patience(self) -> float:
+        """How long a request may wait. A server that has never answered is more likely misnamed than out of order."""
+        return self._pace.deadline if self._ever_alive else min(self._pace.deadline, self._pace.start_deadline)
 
     async def enter(self) -> bool:
         """Wait until a request may go; whether it is a probe. Raises JudgeFailure where waiting would not help."""
@@ -75,6 +82,7 @@ class Gate:
             self._probing = False
         now = asyncio.get_running_loop().time()
         if alive:
+            self._ever_alive = True
             self._failures, self._interval, self._down_since = 0, 0.0, None
         elif alive is False:
             self._failures += 1
@@ -92,10 +100,10 @@ class Gate:
 
     def _give_up(self, now: float) -> None:
         """Raise where the wait is longer than any request may take."""
-        if self._closed_until - now > self._pace.deadline:
+        if self._closed_until - now > self.patience:
             message = f"the judge is overloaded: it asked to wait, {self._closed_until - now:.0f} s from now"
             raise JudgeFailure(message, kind="overloaded")
-        if self._down_since is None or now - self._down_since <= self._pace.deadline or self._failures < _TRIPS_AFTER:
+        if self._down_since is None or now - self._down_since <= self.patience or self._failures < _TRIPS_AFTER:
             return
         if self._probing or now < self._closed_until:
             raise JudgeFailure(

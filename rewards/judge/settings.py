@@ -47,6 +47,7 @@ class JudgeSettings(Params):
     )
     timeout: Seconds = Field(120.0, description="Of one attempt, from connecting to the last byte")
     deadline: Seconds = Field(900.0, description="Of one request with all its attempts and waits: outlasts a ten-minute outage")
+    start_deadline: Seconds = Field(120.0, description="The deadline of requests while the server has never answered yet")
     retries: Annotated[int, Field(ge=0, le=20)] = Field(4, description="After the first attempt; at most 2 for unsound answers")
     first_wait: Seconds = Field(0.5, description="Bound of the wait before the first retry; it doubles with each further one")
     longest_wait: Seconds = Field(30.0, description="Bound of any wait before a retry, and between probes during an outage")

@@ -13,7 +13,7 @@ import pytest
 from align.rewards.judge.client import JudgeFailure
 from align.rewards.judge.retry import Gate, Pace, retry_after
 
-PACE = Pace(first_wait=0.5, longest_wait=3.0, deadline=60.0)
+PACE = Pace(first_wait=0.5, longest_wait=3.0, deadline=60.0, start_deadline=20.0)
 
 
 def test_waits_double_up_to_a_bound_with_full_jitter() -> None:
@@ -45,7 +45,9 @@ class Clock:
 
 def with_clock(test: Callable[[Clock, Gate], Awaitable[None]]) -> None:
     async def main() -> None:
-        await test(Clock(asyncio.get_running_loop()), Gate(PACE))
+        clock, gate = Clock(asyncio.get_running_loop()), Gate(PACE)
+        gate.leave(probe=await gate.enter(), alive=True)
+        await test(clock, gate)
 
     asyncio.run(main())
 
@@ -125,6 +127,19 @@ def test_an_outage_longer_than_a_request_may_wait_fails_requests_at_once_but_is_
         assert caught.value.kind == "unreachable"
         gate.leave(probe=probe, alive=True)
         assert await gate.enter() is False
+
+    with_clock(test)
+
+
+def test_a_server_that_has_never_answered_is_waited_for_less_long() -> None:
+    async def test(clock: Clock, _: Gate) -> None:
+        gate = Gate(PACE)
+        assert gate.patience == 20.0
+        await broken(gate)
+        clock.now += 21.0
+        assert await gate.enter() is True
+        with pytest.raises(JudgeFailure, match="not answered"):
+            await gate.enter()
 
     with_clock(test)
 
