@@ -43,7 +43,7 @@ class Gate:
     """Lets requests through while the judge answers (a circuit breaker); for one event loop.
 
     After eight failures in a row only one request at a time goes, a probe, at growing intervals; its success opens the gate.
-    Once an outage has lasted longer than a request may wait, whoever comes fails at once, except for the probes.
+    Once an outage has lasted longer than a request may wait, whoever comes between two probes fails at once.
     """
 
     def __init__(self, pace: Pace) -> None:
@@ -105,7 +105,7 @@ class Gate:
             raise JudgeFailure(message, kind="overloaded")
         if self._down_since is None or now - self._down_since <= self.patience or self._failures < _TRIPS_AFTER:
             return
-        if self._probing or now < self._closed_until:
+        if not self._probing and now < self._closed_until:  # a probe that is under way may bring good news
             raise JudgeFailure(
                 f"the judge has not answered for {now - self._down_since:.0f} s ({self._failures} requests in a row failed)",
                 kind="unreachable",

@@ -116,16 +116,20 @@ def test_a_probe_that_was_cancelled_leaves_its_place_to_another() -> None:
     with_clock(test)
 
 
-def test_an_outage_longer_than_a_request_may_wait_fails_requests_at_once_but_is_still_probed() -> None:
+def test_an_outage_longer_than_a_request_may_wait_fails_requests_with_the_next_probe() -> None:
     async def test(clock: Clock, gate: Gate) -> None:
         await broken(gate)
         clock.now += 61.0
-        probe = await gate.enter()
-        assert probe
-        with pytest.raises(JudgeFailure, match="not answered for 61 s") as caught:
-            await gate.enter()
-        assert caught.value.kind == "unreachable"
-        gate.leave(probe=probe, alive=True)
+        assert await gate.enter() is True
+        waiting = [asyncio.ensure_future(gate.enter()) for _ in range(3)]
+        await asyncio.sleep(0)
+        gate.leave(probe=True, alive=False)
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [getattr(outcome, "kind", None) for outcome in outcomes] == ["unreachable"] * 3
+        assert "not answered for 61 s" in str(outcomes[0])
+        clock.now += 3.1
+        assert await gate.enter() is True
+        gate.leave(probe=True, alive=True)
         assert await gate.enter() is False
 
     with_clock(test)
@@ -137,7 +141,7 @@ def test_a_server_that_has_never_answered_is_waited_for_less_long() -> None:
         assert gate.patience == 20.0
         await broken(gate)
         clock.now += 21.0
-        assert await gate.enter() is True
+        gate.leave(probe=await gate.enter(), alive=False)
         with pytest.raises(JudgeFailure, match="not answered"):
             await gate.enter()
 
