@@ -17,7 +17,7 @@ from align.data.chat import Chat
 from align.data.columns import BadRow
 from align.errors import RolloutError, first_line
 from align.rewards.daemon import DaemonThread
-from align.rewards.judge.answer import Answer, Usage, sound_value, summed
+from align.rewards.judge.answer import Answer, sound_value, summed
 from align.rewards.judge.client import JudgeFailure, JudgeReply, JudgeRequest
 from align.rewards.judge.settings import JudgeSettings
 from align.rewards.reward import fingerprint, source_of
@@ -28,14 +28,19 @@ from align.types import Message, Prompt, Sampling
 _CANDIDATES = 20  # as many first tokens as servers report
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Asked:
-    request: JudgeRequest
-    reply: Future[JudgeReply]
+    """A request and what became of it; the future hears of it when the engine is free again."""
 
-    def fail(self, failure: JudgeFailure) -> None:
-        if not self.reply.done():
-            self.reply.set_exception(failure)
+    request: JudgeRequest
+    future: Future[JudgeReply]
+    outcome: JudgeReply | JudgeFailure | None = None
+
+    def deliver(self) -> None:
+        if isinstance(self.outcome, JudgeReply):
+            self.future.set_result(self.outcome)
+        else:
+            self.future.set_exception(self.outcome or JudgeFailure("the engine left the request out", kind="garbage"))
 
 
 class RunEngineClient:
@@ -66,27 +71,33 @@ class RunEngineClient:
             self._queue.append(asked)
             if len(self._queue) == 1:
                 self._thread.submit(self._work)
-        return await asyncio.wrap_future(asked.reply)
+        return await asyncio.wrap_future(asked.future)
 
     def close(self) -> None:
         with self._lock:
             self._closed, waiting, self._queue = True, self._queue, []
         for asked in waiting:
-            asked.fail(JudgeFailure("the judge's client was closed", kind="unreachable"))
+            if asked.future.set_running_or_notify_cancel():
+                asked.future.set_exception(JudgeFailure("the judge's client was closed", kind="unreachable"))
         self._thread.shutdown(cancel_futures=True)
 
     def _work(self) -> None:
-        """Body of a turn: answer all that came while the engine was busy."""
+        """A turn: answer all that came while the engine was busy.
+
+        Nobody hears of an answer before the turn is over: a loop that has its verdicts goes on to change the model.
+        """
         assert self._engine is not None
         with self._engine.turn() as engine:
             with self._lock:
                 batch, self._queue = self._queue, []
-            batch = [asked for asked in batch if asked.reply.set_running_or_notify_cancel()]
+            batch = [asked for asked in batch if asked.future.set_running_or_notify_cancel()]
             try:
                 self._judge(engine, batch)
-            except Exception as error:  # noqa: BLE001  whatever it is, each of the requests has failed of it
+            except Exception as error:  # noqa: BLE001  whatever it is, the requests without an answer have failed of it
                 for asked in batch:
-                    asked.fail(JudgeFailure(f"the engine failed: {first_line(error)}", kind="refused"))
+                    asked.outcome = asked.outcome or JudgeFailure(f"the engine failed: {first_line(error)}", kind="refused")
+        for asked in batch:
+            asked.deliver()
 
     def _judge(self, engine: RolloutEngine, batch: Sequence[_Asked]) -> None:
         sampled: dict[tuple[int, float], list[tuple[_Asked, Prompt]]] = {}
@@ -99,7 +110,7 @@ class RunEngineClient:
                 else:
                     sampled.setdefault((request.max_tokens, request.temperature), []).append((asked, prompt))
             except (BadRow, RolloutError) as error:
-                asked.fail(_refused(error))
+                asked.outcome = _refused(error)
         for (max_tokens, temperature), members in sampled.items():
             self._sample(engine, members, Sampling(max_tokens=max_tokens, temperature=temperature))
 
@@ -112,30 +123,25 @@ class RunEngineClient:
                 self._settle(asked, prompt, answer, len(done.token_ids))
         except RolloutError as error:
             if len(members) == 1:
-                members[0][0].fail(_refused(error))
+                members[0][0].outcome = _refused(error)
                 return
             for member in members:
-                if not member[0].reply.done():
+                if member[0].outcome is None:
                     self._sample(engine, [member], sampling)
 
     def _settle(self, asked: _Asked, prompt: Prompt, answer: Answer, tokens: int) -> None:
         request = asked.request
-        usage = Usage(prompt=len(prompt.token_ids), completion=tokens)
         try:
-            value = sound_value(request, answer)
-        except JudgeFailure as failure:
-            asked.fail(failure)
-            return
-        asked.reply.set_result(
-            JudgeReply(
+            asked.outcome = JudgeReply(
                 id=request.id,
                 text=answer.text,
-                value=value,
+                value=sound_value(request, answer),
                 logprobs=answer.logprobs,
-                prompt_tokens=usage.prompt,
-                completion_tokens=usage.completion,
+                prompt_tokens=len(prompt.token_ids),
+                completion_tokens=tokens,
             )
-        )
+        except JudgeFailure as failure:
+            asked.outcome = failure
 
     def _prompt(self, request: JudgeRequest) -> Prompt:
         messages = request.messages
