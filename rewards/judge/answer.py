@@ -107,12 +107,12 @@ def _first_token(choice: Mapping[str, Any]) -> dict[str, float]:
     tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
     first = tokens[0] if isinstance(tokens, list) and tokens and isinstance(tokens[0], dict) else {}
     listed = first.get("top_logprobs")
-    pairs = [
-        (one.get("token"), one.get("logprob")) for one in (listed if isinstance(listed, list) else ()) if isinstance(one, dict)
-    ]
-    return summed(
-        (token, float(logp)) for token, logp in pairs if isinstance(token, str) and type(logp) in (int, float) and logp < 1e-3
-    )
+    entries = [one for one in (listed if isinstance(listed, list) else ()) if isinstance(one, dict)]
+    return summed((one["token"], float(one["logprob"])) for one in entries if _is_candidate(one.get("token"), one.get("logprob")))
+
+
+def _is_candidate(token: Any, logp: Any) -> bool:
+    return isinstance(token, str) and type(logp) in (int, float) and logp < 1e-3  # rounding may leave a little above 0
 
 
 def _usage(usage: Any) -> Usage | None:

@@ -19,7 +19,6 @@ FailureKind = Literal[
     "garbage",  # not the form of an answer at all
     "schema",  # an answer that the request's schema does not allow
     "wrong_id",  # an answer to another request
-    "invalid",  # an answer that the reward which asked cannot use
     "budget",
     "unrecorded",  # a replay that has no such request
 ]

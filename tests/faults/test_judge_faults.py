@@ -138,7 +138,7 @@ class Outage:
 
 
 # The defaults, with 600 s as one second: an outage of ten minutes is one of a second.
-SCALED = {
+SCALED: dict[str, Any] = {
     "timeout": 0.4,
     "deadline": 1.5 * 10,
     "first_wait": 0.5 / 600,

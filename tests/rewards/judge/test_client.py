@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
 from align.errors import RecipeError
 from align.rewards.judge.client import JudgeClient, JudgeFailure, JudgeReply, JudgeRequest, open_client
@@ -329,3 +332,16 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
     return condition()
+
+
+def test_the_settings_in_the_documentation_are_valid_and_its_defaults_true(checkout: Path) -> None:
+    page = (checkout / "docs" / "judge_endpoints.md").read_text()
+    blocks = [YAML(typ="safe").load(block) for block in re.findall(r"^```yaml\n(.*?)^```", page, flags=re.M | re.S)]
+    assert len(blocks) == 6
+    for block in blocks:
+        JudgeSettings(**(block.get("client") or block["rewards"][0]["params"]["client"]))
+    defaults = JudgeSettings(engine="run")
+    for names, values in re.findall(r"^\| (`[^|]+`) \| ([^|]+) \|", page.split("## What counts")[0], flags=re.M):
+        for name, said in zip(re.findall(r"`(\w+)`", names), values.replace("`", "").split(", "), strict=False):
+            default = getattr(defaults, name) or "none"
+            assert said.strip() == (default if isinstance(default, str) else f"{default:g}") or (said, name) == (" ", "base_url")

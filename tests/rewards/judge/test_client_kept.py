@@ -43,7 +43,11 @@ def ask(*requests: JudgeRequest, url: str = NOWHERE, **settings: Any) -> list[An
 
 
 def test_the_same_request_is_answered_from_the_cache_at_no_cost(server: ScriptedServer, tmp_path: Path) -> None:
-    settings = {"cache": str(tmp_path / "deep" / "cache"), "budget": {"price_per_million_in": 1e6}, "url": server.url}
+    settings: dict[str, Any] = {
+        "cache": str(tmp_path / "deep" / "cache"),
+        "budget": {"price_per_million_in": 1e6},
+        "url": server.url,
+    }
     first, second = ask(question(), question(), **settings)
     (third,) = ask(question(), **settings)
     assert (first.cached, first.cost) == (False, 7.0)
