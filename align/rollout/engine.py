@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 class RolloutEngine(Protocol):
-    """Samples completions of token ids. Streams: each completion is yielded as soon as it is finished."""
+    """Samples completions of token ids. Streams: each completion is yielded as soon as it is finished.
+
+    An engine on which yes-or-no questions can be judged also has `next_logprobs(prompt)`: logp_V of the token after the prompt.
+    """
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Completion]:
         """Yield `sampling.n` completions for each prompt, in the order in which they finish.

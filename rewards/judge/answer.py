@@ -72,11 +72,21 @@ def sound_value(request: JudgeRequest, answer: Answer) -> Any:
     echoes = "id" in request.schema.get("properties", {}) and isinstance(value, dict)
     if echoes and value.get("id", request.id) != request.id:
         raise failure(f"is for {_short(value['id'])}, asked was {request.id!r}", "wrong_id")
-    wrong = next(iter(Draft202012Validator(dict(request.schema)).iter_errors(value)), None)
-    if wrong is not None:
-        at = ".".join(map(str, wrong.absolute_path))
-        raise failure(f"breaks the schema{f' at {at}' if at else ''}: {_short(wrong.message)}", "schema")
+    if (wrong := _broken(request.schema, value)) is not None:
+        raise failure(f"breaks the schema{wrong}", "schema")
     return value
+
+
+def _broken(schema: Mapping[str, Any], value: Any) -> str | None:
+    """Where and how the value breaks the schema."""
+    try:
+        wrong = next(iter(Draft202012Validator(dict(schema)).iter_errors(value)), None)
+    except RecursionError:
+        return ": it is nested too deeply"
+    if wrong is None:
+        return None
+    at = ".".join(map(str, wrong.absolute_path))
+    return f"{f' at {at}' if at else ''}: {_short(wrong.message)}"
 
 
 def _json_in(answer: Answer) -> Any:

@@ -15,7 +15,7 @@ FailureKind = Literal[
     "unreachable",  # no connection, or it broke off
     "timeout",
     "refused",  # a 4xx answer: asking again would not help
-    "overloaded",  # 429 or 5xx, also after all retries
+    "overloaded",  # status 408, 425, 429 or 5xx, also after all retries
     "garbage",  # not the form of an answer at all
     "schema",  # an answer that the request's schema does not allow
     "wrong_id",  # an answer to another request

@@ -22,6 +22,7 @@ _UNSOUND: tuple[FailureKind, ...] = ("garbage", "schema", "wrong_id")
 _PASSING: tuple[FailureKind, ...] = ("unreachable", "timeout", "overloaded")
 _REASKS = 2  # for an unsound answer: a judge that cannot do better does not get better
 _RESEED = 1_000_003  # apart from whatever seeds other draws have
+_TRY_LATER = (408, 425, 429)  # of the 4xx: the server took too long to read, was asked too early, or too often
 _TOP_LOGPROBS = 20  # the most that OpenAI's interface allows
 
 
@@ -137,7 +138,7 @@ class EndpointClient:
     def _turned_down(self, response: Response, probe: bool) -> _Failed:
         """What an HTTP status other than 200 means. Its body is never an answer."""
         status, wait = response.status, response.retry_after or 0.0
-        if status == 429 or status >= 500:
+        if status in _TRY_LATER or status >= 500:
             if wait:
                 self._gate.hold(wait)
             failure = JudgeFailure(f"the judge is overloaded or broken: HTTP status {status}", kind="overloaded")

@@ -20,6 +20,7 @@ from align.rewards.judge.settings import JudgeSettings
 
 _LARGEST_BODY = 8 << 20  # bytes
 _LARGEST_COMPLAINT = 1 << 14
+_IDLE_SECONDS = 2.0  # of a connection: servers close theirs after five or so, and a request that meets that is lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class Wire:
         count = settings.max_concurrency
         self._http = httpx2.AsyncClient(
             timeout=httpx2.Timeout(settings.timeout, connect=min(settings.timeout, 15.0)),
-            limits=httpx2.Limits(max_connections=count, max_keepalive_connections=count),
+            limits=httpx2.Limits(max_connections=count, max_keepalive_connections=count, keepalive_expiry=_IDLE_SECONDS),
             follow_redirects=False,  # another host would be sent the prompts, and the key
             trust_env=not _is_local(settings.base_url),  # a company's proxy and certificates, but never for this machine
         )

@@ -52,6 +52,7 @@ FAULTS: dict[str, Broken] = {
     "a reset connection": lambda body: sound(body, reset=True),
     "a body that ends too early": lambda body: sound(body, headers={"Content-Length": "9999", "Connection": "close"}),
 }
+SLOW = ("a slow drip", "silence")
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def scorer(server: ScriptedServer, budget: RewardBudget = OFF, **client: Any) ->
     settings = {
         "base_url": server.url,
         "model": "m",
-        "timeout": 0.4,
+        "timeout": 10.0,
         "first_wait": 0.001,
         "longest_wait": 0.02,
         "retries": 1,
@@ -98,7 +99,7 @@ def test_no_sample_is_scored_by_a_fault_and_the_slots_come_back(server: Scripted
     """Three of six answers meet the fault each time they are asked about."""
     texts = [f"answer {n} {'unlucky' if n % 2 else 'lucky'}" for n in range(6)]
     server.behave = lambda _, body: FAULTS[fault](body) if "unlucky" in text_of(body) else sound(body)
-    with scorer(server) as works:
+    with scorer(server, timeout=0.8 if fault in SLOW else 10.0) as works:
         verdicts = [one.verdicts["taste"] for one in scored(works, texts)]
         if "hour" in fault:
             return  # the server asked everyone to wait: nobody is judged, and nobody waits for it
@@ -114,7 +115,7 @@ def test_a_judge_that_only_fails_uses_up_the_error_budget(server: ScriptedServer
     server.behave = lambda _, body: FAULTS[fault](body)
     budget = RewardBudget(max_error_rate=0.05, window=64)
     with (
-        scorer(server, budget, retries=0, deadline=2.0, max_concurrency=8) as works,
+        scorer(server, budget, retries=0, timeout=0.8 if fault in SLOW else 10.0, max_concurrency=8) as works,
         pytest.raises(RewardError, match="reward 'taste' failed on 8 of its last 8") as caught,
     ):
         scored(works, [f"answer {n}" for n in range(8)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import threading
 import time
@@ -186,6 +187,21 @@ def test_no_more_requests_are_under_way_than_allowed_and_connections_end_with_th
     client.close()
     assert wait_for(lambda: server.connections == 0)
     assert failing(client).kind == "unreachable"
+
+
+def test_clients_leave_no_file_and_no_thread_behind(server: ScriptedServer, opened: Open) -> None:
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+    one(opened())
+    for number in range(2):
+        files, threads = open_files(), threading.active_count()
+        for _ in range(5):
+            client = opened()
+            ask(client, *(question(f"q{n}") for n in range(8)))
+            client.close()
+        if number:  # what the first round imports and keeps is kept once
+            assert wait_for(lambda: open_files() <= files and threading.active_count() <= threads)  # noqa: B023
 
 
 def test_threads_with_loops_of_their_own_may_ask_at_once(server: ScriptedServer, opened: Open) -> None:
