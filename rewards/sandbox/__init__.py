@@ -1,4 +1,4 @@
-"""Untrusted programs run here, away from everything: namespaces, seccomp, Landlock and limits. docs/sandbox.md explains the layers."""
+"""Untrusted programs run here, away from everything: namespaces, seccomp, Landlock, limits (docs/sandbox.md)."""
 
 from align.rewards.sandbox.program import Ended, LayerName, Limits, Program, SandboxError
 from align.rewards.sandbox.sandbox import Process, Sandbox

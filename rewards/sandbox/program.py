@@ -41,9 +41,9 @@ class Limits:
 class Program:
     """What to run: Python `source`, as __main__ of an interpreter that is warm already, or a command, `argv`.
 
-    `files` are laid into the working directory (/tmp) first; names may have folders, but stay inside. `paths` are further files and
-    folders of this machine that the program may read and execute, at the same place: compilers, interpreters, libraries. `keep` names
-    files of the working directory that are returned in `Ended.files`.
+    `files` are laid into the working directory (/tmp) first; names may have folders, but stay inside. `paths` are further
+    files and folders of this machine that the program may read and execute, at the same place: compilers, interpreters,
+    libraries. `keep` names files of the working directory that are returned in `Ended.files`.
     """
 
     source: str | None = None
@@ -69,9 +69,9 @@ class Program:
 class Ended:
     """How a run ended.
 
-    exit: by itself, with `code`; signal: killed by signal number `code`. The others say which limit ended it: wall or CPU time ("timeout"),
-    memory, output, or processes. Exit codes and output are the program's own claims. `files` are those of `Program.keep` that were there.
-    `truncated` where stdout, stderr or a kept file is not whole.
+    exit: by itself, with `code`; signal: killed by signal number `code`. The other causes say which limit ended it: wall or
+    CPU time ("timeout"), memory, output, or processes. Exit codes and output are the program's own claims. `files` are those of
+    `Program.keep` that were there. `truncated` where stdout, stderr or a kept file is not whole.
     """
 
     cause: Cause

@@ -4,69 +4,79 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
-import resource
-import signal
-import sys
-import tempfile
-import time
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Literal
+import threading
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Literal, TypeVar
 
+from align.rewards.sandbox import layers
 from align.rewards.sandbox.program import Ended, LayerName, Limits, Program, SandboxError
+from align.rewards.sandbox.running import Running
+from align.rewards.sandbox.warm import LostError, Zygote, usable_cores
+
+_TRIES = 2
+_MOST_ZYGOTES = 8  # one for each set of paths
+T = TypeVar("T")
 
 
 class Process:
     """A program that runs, for a dialogue over its standard input and output."""
 
-    def __init__(self, process: asyncio.subprocess.Process, folder: Path, program: Program, limits: Limits) -> None:
-        self._process, self._folder, self._program, self._limits = process, folder, program, limits
-        self._begin, self._stdout = time.monotonic(), b""
+    def __init__(self, sandbox: Sandbox, running: Running) -> None:
+        self._sandbox, self._running = sandbox, running
+        self._ended: Ended | None = None
 
     async def write(self, data: bytes) -> None:
-        """Give the program input. What it no longer reads is dropped."""
-        assert self._process.stdin
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._process.stdin.write(data)
-            await self._process.stdin.drain()
+        """Give the program input, and wait until it is taken. What it no longer reads is dropped."""
+        await self._sandbox._call(self._write(data))
 
     async def readline(self, seconds: float) -> bytes:
         """The next line of its standard output; b"" at its end, or where none came in time."""
-        assert self._process.stdout
-        try:
-            return await asyncio.wait_for(self._process.stdout.readline(), seconds)
-        except (TimeoutError, ValueError):
-            return b""
+        return await self._sandbox._call(self._readline(seconds))
 
     async def end(self) -> Ended:
-        """Close its input, wait for its end within its limits, and say how it ended."""
-        process, limits = self._process, self._limits
-        cause: Literal["exit", "signal", "timeout", "output"] = "exit"
+        """Close its input, wait for its end within its limits, and say how it ended; `stdout` is all that it wrote."""
+        if self._ended is None:
+            self._running_feed_ends()
+            self._ended = await self._sandbox._call(self._running.end())
+        return self._ended
+
+    def _running_feed_ends(self) -> None:
+        self._sandbox._loop.call_soon_threadsafe(lambda: self._running.feed.write(b"", last=True))
+
+    async def _write(self, data: bytes) -> None:
+        self._running.feed.write(data)
+        await self._running.feed.empty.wait()
+
+    async def _readline(self, seconds: float) -> bytes:
+        sink = self._running.stdout
         try:
-            out, err = await asyncio.wait_for(process.communicate(), limits.wall_seconds)
+            async with asyncio.timeout(seconds):
+                while (at := sink.data.find(b"\n", self._sandbox_read(sink))) < 0:
+                    if sink.ended.is_set() or not sink.whole:
+                        at = len(sink.data) - 1
+                        break
+                    sink.changed.clear()
+                    await sink.changed.wait()
         except TimeoutError:
-            cause, out, err = "timeout", b"", b""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        code = await process.wait()
-        if cause == "exit" and code < 0:
-            cause, code = ("timeout" if code == -signal.SIGXCPU else "signal"), -code
-        files = {name: (self._folder / name).read_bytes() for name in self._program.keep if (self._folder / name).is_file()}
-        whole = max(len(out), len(err)) <= limits.output_bytes
-        return Ended(
-            cause=cause if whole else "output",
-            code=code,
-            stdout=out[: limits.output_bytes],
-            stderr=err[: limits.output_bytes],
-            wall_seconds=time.monotonic() - self._begin,
-            files=files,
-            truncated=not whole,
-        )
+            return b""
+        begin, self._read = self._sandbox_read(sink), at + 1
+        return bytes(sink.data[begin : at + 1])
+
+    _read = 0
+
+    def _sandbox_read(self, _: Any) -> int:
+        return self._read
 
 
 class Sandbox:
-    """Runs untrusted programs, `concurrency` at a time."""
+    """Runs untrusted programs, `concurrency` at a time, each in a fresh fork inside the strongest layer that works here.
+
+    `layer` names the one to use; "auto" takes bubblewrap, else namespaces of our own, and Landlock without namespaces only with
+    `weaker`. The attribute `layer` says which runs. Usable from any thread and event loop, not from forked children. Raises
+    SandboxError where no layer works.
+    """
 
     def __init__(
         self,
@@ -76,41 +86,129 @@ class Sandbox:
         concurrency: int | None = None,
         weaker: bool = False,
     ) -> None:
-        self.layer: LayerName = "landlock" if layer == "auto" else layer
         self.limits = limits or Limits()
-        self.concurrency = concurrency or len(os.sched_getaffinity(0))
-        self._closed = False
+        self.concurrency = concurrency or usable_cores()
+        self._owner, self._closed = os.getpid(), False
+        self._numbers = itertools.count()
+        self._zygotes: dict[layers.View, asyncio.Task[Zygote]] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="sandbox", daemon=True)
+        self._thread.start()
+        self._slots = asyncio.Semaphore(self.concurrency)
+        try:
+            self.layer: LayerName = self._wait(self._probe(layer, weaker))
+        except BaseException:
+            self.close()
+            raise
 
     async def run(self, program: Program, stdin: bytes = b"", limits: Limits | None = None) -> Ended:
         """Run a program to its end. Raises SandboxError where the sandbox itself fails."""
-        async with self.open(program, limits) as process:
-            await process.write(stdin)
-            return await process.end()
+        return await self._call(self._run(program, stdin, limits or self.limits))
 
     @contextlib.asynccontextmanager
     async def open(self, program: Program, limits: Limits | None = None) -> AsyncIterator[Process]:
         """Start a program to talk with; it is killed when the context ends."""
-        if self._closed:
-            raise SandboxError("the sandbox is closed")
-        limits = limits or self.limits
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            for file, data in program.files.items():
-                (folder / file).parent.mkdir(parents=True, exist_ok=True)
-                (folder / file).write_bytes(data)
-            words = program.argv or (sys.executable, "-I", "-S", "-c", program.source or "")
-            cpu = max(1, round(limits.cpu_seconds))
-            process = await asyncio.create_subprocess_exec(
-                *words, cwd=folder, env={}, stdin=-1, stdout=-1, stderr=-1, start_new_session=True, limit=limits.output_bytes
-            )
-            resource.prlimit(process.pid, resource.RLIMIT_CPU, (cpu, cpu + 1))
+        await self._call(self._slots.acquire())
+        try:
+            running = await self._call(self._start(program, limits or self.limits))
+            process = Process(self, running)
             try:
-                yield Process(process, folder, program, limits)
+                yield process
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+                self._loop.call_soon_threadsafe(running.kill, "signal")
+                with contextlib.suppress(SandboxError):
+                    await process.end()
+        finally:
+            if not self._closed:
+                self._loop.call_soon_threadsafe(self._slots.release)
 
     def close(self) -> None:
-        """Kill whatever still runs."""
+        """Kill whatever still runs. From any thread; once is enough."""
+        if self._closed or os.getpid() != self._owner:
+            return
         self._closed = True
+        with contextlib.suppress(Exception):
+            self._wait(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _run(self, program: Program, stdin: bytes, limits: Limits) -> Ended:
+        async with self._slots:
+            for attempt in range(_TRIES):
+                try:
+                    running = await self._start(program, limits)
+                    running.feed.write(stdin, last=True)
+                    return await self._finish(running)
+                except LostError as error:
+                    if attempt == _TRIES - 1 or self._closed:
+                        raise SandboxError(f"a run was lost: {error}", fix="align doctor shows the layers that work") from error
+        raise AssertionError("unreachable")
+
+    async def _finish(self, running: Running) -> Ended:
+        try:
+            return await asyncio.shield(ending := asyncio.ensure_future(running.end()))
+        except asyncio.CancelledError:
+            running.kill("signal")
+            with contextlib.suppress(Exception):
+                await ending
+            raise
+
+    async def _start(self, program: Program, limits: Limits) -> Running:
+        zygote = await self._zygote(layers.view(program.paths))
+        return Running(zygote, next(self._numbers), program, limits)
+
+    async def _zygote(self, seen: layers.View) -> Zygote:
+        """The zygote with this view; a new one where there is none, or it was lost. The one used longest ago makes room."""
+        task = self._zygotes.pop(seen, None)
+        if task is None or (task.done() and (task.exception() is not None or task.result().lost)):
+            if task is not None and task.exception() is None:
+                task.result().stop()
+            task = asyncio.ensure_future(self._open(self.layer, seen))
+        self._zygotes[seen] = task
+        idle = [
+            key for key, other in self._zygotes.items() if other.done() and not other.exception() and not other.result().running
+        ]
+        for key in idle[: max(0, len(self._zygotes) - _MOST_ZYGOTES)]:
+            self._zygotes.pop(key).result().stop()
+        return await asyncio.shield(task)
+
+    async def _open(self, layer: LayerName, seen: layers.View) -> Zygote:
+        zygote = Zygote(layer, seen)
+        await zygote.start()
+        return zygote
+
+    async def _probe(self, wanted: str, weaker: bool) -> LayerName:
+        """The first layer that runs a program."""
+        candidates = [layer for layer in layers.LAYERS if wanted in ("auto", layer)]
+        if wanted == "auto" and not weaker:
+            candidates = list(layers.STRONG)
+        reasons = []
+        for self.layer in candidates:
+            try:
+                ended = await self._run(Program(source="print(6 * 7)"), b"", Limits())
+            except SandboxError as error:
+                reasons.append(error.message)
+                continue
+            if ended.stdout == b"42\n":
+                return self.layer
+            reasons.append(f"{self.layer}: {ended.cause} {ended.stderr[-200:]!r}")
+        fix = "install bubblewrap or allow user namespaces"
+        if "landlock" not in candidates:
+            fix += "; or take the weaker layer, Landlock without namespaces, by saying so (weaker)"
+        raise SandboxError(f"no layer of the sandbox works here: {'; '.join(reasons)}", place="sandbox", fix=fix)
+
+    async def _stop(self) -> None:
+        for task in self._zygotes.values():
+            with contextlib.suppress(Exception):
+                (await task).stop()
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+
+    async def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something on the sandbox's own loop, for whoever calls from another."""
+        if self._closed or os.getpid() != self._owner:
+            work.close()
+            raise SandboxError("the sandbox is closed" if self._closed else "a sandbox does not survive a fork: open a new one")
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
