@@ -273,6 +273,14 @@ def test_the_key_comes_from_the_environment_and_is_seen_by_the_server_alone(
     assert missing.value.fix
 
 
+def test_a_server_that_is_not_there_is_unreachable_and_takes_nothing_of_the_budget_but_requests(opened: Open) -> None:
+    client = opened(base_url="http://127.0.0.1:9/v1", budget={"tokens": 400, "requests": 6}, retries=2)
+    assert [failing(client).kind for _ in range(3)] == ["unreachable", "unreachable", "budget"]
+    never = opened(base_url="http://127.0.0.1:9/v1", start_deadline=0.3, retries=20)
+    failure = failing(never)
+    assert failure.message.startswith("gave up after 0.3 s: no connection")
+
+
 def test_redirects_are_not_followed(server: ScriptedServer, opened: Open) -> None:
     with ScriptedServer() as elsewhere:
         target = f"{elsewhere.url}/chat/completions"
