@@ -15,6 +15,8 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _ASKED = ("model", "messages", "stream", "n", "temperature", "seed", "max_tokens", "max_completion_tokens")
 _FORMED = ("response_format", "structured_outputs", "logprobs", "top_logprobs")
 _OWN_KEYS = frozenset(_ASKED + _FORMED)  # of a request: extra_body may not have them
+_PATIENCE = ("timeout", "deadline", "start_deadline", "retries", "first_wait", "longest_wait", "max_concurrency")
+_SERVERS_ONLY = ("api_key_env", "schema_mode", *_PATIENCE, "budget", "length_key", "extra_body")  # no meaning in this process
 
 
 class JudgeBudget(Params):
@@ -93,8 +95,11 @@ class JudgeSettings(Params):
             raise ValueError("engine run has neither model nor cache: it is the model in training, which changes with every step")
         if self.record and self.replay:
             raise ValueError("either record or replay")
-        if self.budget.model_fields_set and self.engine:
-            raise ValueError("a budget bounds what a server is asked: remove it, or name a base_url")
+        meaningless = _SERVERS_ONLY if self.engine else ("dtype",)
+        if stray := self.model_fields_set & set(meaningless):
+            raise ValueError(
+                f"{', '.join(sorted(stray))} means nothing with {'engine' if self.engine else 'base_url'}: remove it"
+            )
         reserved = self.extra_body.keys() & _OWN_KEYS
         if reserved:
             raise ValueError(f"extra_body may not have {', '.join(sorted(reserved))}")

@@ -46,7 +46,7 @@ FAULTS: dict[str, Broken] = {
     "a list of scores": lambda body: completion([{"id": asked(body), "reason": "good", "score": 9}] * 2),
     "the id of another": swapped,
     "a score out of range": lambda body: sound(body, score=1000),
-    "an endless body": lambda body: Reply(body=b" " * (9 << 20)),
+    "an answer that is too large": lambda body: replace(sound(body), body=sound(body).body + b" " * (9 << 20)),
     "a slow drip": lambda body: sound(body, drip=0.05),
     "silence": lambda body: sound(body, delay=60.0),
     "a reset connection": lambda body: sound(body, reset=True),

@@ -281,6 +281,12 @@ def test_a_server_that_is_not_there_is_unreachable_and_takes_nothing_of_the_budg
     assert failure.message.startswith("gave up after 0.3 s: no connection")
 
 
+def test_a_server_on_this_machine_is_not_reached_through_a_proxy(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert one(opened()).value["score"] == 7
+
+
 def test_redirects_are_not_followed(server: ScriptedServer, opened: Open) -> None:
     with ScriptedServer() as elsewhere:
         target = f"{elsewhere.url}/chat/completions"
@@ -328,6 +334,8 @@ def test_a_budget_is_not_overrun_by_requests_that_run_at_once(server: ScriptedSe
         ({"engine": "run"}, "base_url or engine"),
         ({"base_url": None, "engine": "run"}, "neither model nor cache"),
         ({"base_url": None, "engine": "local", "budget": {"requests": 1}}, "budget"),
+        ({"base_url": None, "engine": "run", "model": None, "timeout": 1.0}, "timeout means nothing with engine"),
+        ({"dtype": "bfloat16"}, "dtype means nothing with base_url"),
         ({"model": None}, "model is missing"),
         ({"base_url": "127.0.0.1:8000"}, "looks like"),
         ({"base_url": "http://user:pw@host/v1"}, "no user"),
