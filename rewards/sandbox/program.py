@@ -10,7 +10,7 @@ from align.errors import RewardError
 
 MIB = 1 << 20
 LayerName = Literal["bubblewrap", "namespaces", "landlock"]
-Cause = Literal["exit", "signal", "timeout", "memory", "output", "processes"]
+Cause = Literal["exit", "signal", "timeout", "memory", "output", "processes", "disk"]
 
 
 class SandboxError(RewardError):
@@ -70,7 +70,7 @@ class Ended:
     """How a run ended.
 
     exit: by itself, with `code`; signal: killed by signal number `code`. The other causes say which limit ended it: wall or
-    CPU time ("timeout"), memory, output, or processes. Exit codes and output are the program's own claims. `files` are those of
+    CPU time ("timeout"), memory, output, processes, or disk. Exit codes and output are the program's own claims. `files` are those of
     `Program.keep` that were there. `truncated` where stdout, stderr or a kept file is not whole.
     """
 

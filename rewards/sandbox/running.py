@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import tempfile
 import time
 from typing import Any
@@ -135,7 +136,7 @@ class Running:
     async def end(self) -> Ended:
         """How it ended. Raises LostError where it was lost, SandboxError where it could not start."""
         try:
-            await self._ended
+            seconds = await self._ended
             for sink in (self.stdout, self.stderr, self._status):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(sink.ended.wait(), 5)  # no writer is left: it ends as soon as it is drained
@@ -146,14 +147,14 @@ class Running:
             for sink in (self.stdout, self.stderr, self._status):
                 sink.close()
             self._clean()
-        return self._read_report(wall)
+        return self._read_report(wall, seconds)
 
     def _clean(self) -> None:
         if self._folder:
             with contextlib.suppress(OSError):
                 self._folder.cleanup()
 
-    def _read_report(self, wall: float) -> Ended:
+    def _read_report(self, wall: float, seconds: float) -> Ended:
         line, _, rest = bytes(self._status.data).partition(b"\n")
         report = json.loads(line) if line else {}
         if "failed" in report:
@@ -169,7 +170,7 @@ class Running:
             code=code,
             stdout=bytes(self.stdout.data),
             stderr=bytes(self.stderr.data),
-            cpu_seconds=report.get("cpu_seconds", 0.0),
+            cpu_seconds=report.get("cpu_seconds", seconds),
             wall_seconds=wall,
             files=files,
             truncated=not (self.stdout.whole and self.stderr.whole and report.get("whole", True)),
@@ -182,7 +183,9 @@ class Running:
         if report["cause"] != "exit":
             return report["cause"], None
         if code < 0:
-            spent = report["cpu_seconds"] >= 0.95 * self._limits.cpu_seconds
+            spent = code == -signal.SIGXCPU or (
+                code == -signal.SIGKILL and report["cpu_seconds"] > 0.9 * self._limits.cpu_seconds
+            )
             return ("timeout" if spent else "signal"), -code
         if code == 1 and bytes(self.stderr.data).rstrip().endswith(b"MemoryError"):
             return "memory", code
@@ -211,7 +214,7 @@ def _private_folder() -> tempfile.TemporaryDirectory[str]:
     from align.rewards.sandbox.layers import user
 
     folder = tempfile.TemporaryDirectory(prefix="align-sandbox-")
-    owner = user()
+    owner = user("landlock")
     if owner is not None:
         os.chown(folder.name, owner, owner)
     return folder

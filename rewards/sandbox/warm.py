@@ -29,7 +29,7 @@ class Zygote:
     def __init__(self, layer: LayerName, seen: layers.View) -> None:
         self.layer, self._seen = layer, seen
         self.landlock = 0
-        self.running: dict[int, asyncio.Future[None]] = {}
+        self.running: dict[int, asyncio.Future[float]] = {}
         self.lost = False
         self._ready: asyncio.Future[dict[str, Any]] | None = None
 
@@ -68,9 +68,9 @@ class Zygote:
         _, errors = self._process.communicate()
         return errors.decode(errors="replace").strip().rpartition("\n")[2]
 
-    def order(self, number: int, limits: Limits, folder: str, descriptors: Sequence[int]) -> asyncio.Future[None]:
-        """Start a run; the future is done when no process of it is left, and raises LostError with the zygote."""
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def order(self, number: int, limits: Limits, folder: str, descriptors: Sequence[int]) -> asyncio.Future[float]:
+        """Start a run. The future has its CPU seconds when no process of it is left, and LostError with the zygote's loss."""
+        ended: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         message = json.dumps({"run": number, "limits": asdict(limits), "folder": folder}).encode()
         try:
             socket.send_fds(self._control, [message], list(descriptors))
@@ -99,7 +99,7 @@ class Zygote:
         if "ended" in message:
             ended = self.running.pop(message["ended"])
             if not ended.done():
-                ended.set_result(None)
+                ended.set_result(message["cpu_seconds"])
         elif self._ready and not self._ready.done():
             self._ready.set_result(message)
 

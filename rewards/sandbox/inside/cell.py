@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import contextlib
 import json
@@ -11,6 +12,7 @@ import select
 import signal
 import stat
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable
@@ -105,6 +107,8 @@ class Cell:
                     ended["cause"] = "memory"
                 elif processes > limits["processes"] + 1:
                     ended["cause"] = "processes"
+                elif not self._separate and usage.disk(".") > limits["disk_bytes"]:
+                    ended["cause"] = "disk"
         self._kill_all()
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         return ended | {"cpu_seconds": used.ru_utime + used.ru_stime}
@@ -163,7 +167,8 @@ class Cell:
         except BaseException as error:  # noqa: BLE001  the program has not begun
             os.write(2, f"the sandbox could not start the program: {error}\n".encode())
             os._exit(127)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as every Python
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         source = str(header["source"])
         return lambda: _run_source(source)
@@ -251,11 +256,36 @@ def _run_source(source: str) -> None:
     main.__dict__.update(__builtins__=builtins, __file__="main.py")
     sys.modules["__main__"] = main
     zygote.forget()
+    code = 1
     try:
         exec(compile(source, "main.py", "exec", dont_inherit=True), main.__dict__)
-    except SystemExit:
-        raise
+        code = 0
+    except SystemExit as error:
+        code = _exit_code(error.code)
     except BaseException as error:  # noqa: BLE001  as the interpreter does, without this frame
         error = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
         sys.excepthook(type(error), error, error.__traceback__)
-        sys.exit(1)
+        del error
+    _end_interpreter(main, code)
+
+
+def _exit_code(code: object) -> int:
+    if code is None or isinstance(code, int):
+        return (code or 0) & 0xFF
+    print(code, file=sys.stderr)  # noqa: T201  it is what sys.exit says
+    return 1
+
+
+def _end_interpreter(main: types.ModuleType, code: int) -> None:
+    """Threads, atexit, files, as an interpreter ends; but it does not take itself apart, which would cost more than the run."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        main.__dict__.clear()  # closes files that were left open
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except BaseException:  # noqa: BLE001  whatever the program put there
+                code = code or 120
+        os._exit(code)

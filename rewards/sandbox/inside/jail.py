@@ -29,12 +29,16 @@ def enter(paths: Sequence[str], hidden: Sequence[str], user: int | None) -> None
 
 def become(user: int | None) -> None:
     """Give up root for `user`, where one is given; then own a user namespace, for the namespaces of each run to belong to."""
+    give_up_root(user)
+    kernel.enter_user_namespace(_NAMESPACES)
+    follow_into_child()
+
+
+def give_up_root(user: int | None) -> None:
     if user is not None:
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
-    kernel.enter_user_namespace(_NAMESPACES)
-    follow_into_child()
 
 
 def follow_into_child() -> None:

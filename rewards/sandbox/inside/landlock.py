@@ -25,7 +25,7 @@ def version() -> int:
 
 
 def restrict(readable: Sequence[str], writable: Sequence[str]) -> None:
-    """Nothing can be opened but what lies under these; from ABI 4 on no TCP, from 6 on no signals and abstract sockets outwards."""
+    """Only what lies under these can be opened; ABI 4 denies TCP as well, ABI 6 signals and abstract sockets outwards."""
     abi = version()
     if not abi:
         return

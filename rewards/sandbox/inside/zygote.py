@@ -1,4 +1,4 @@
-"""The process that programs are forked from: an interpreter that is warm, clean and locked in, and that serves one pipe of orders.
+"""The process that programs are forked from: an interpreter that is warm, clean and locked in, and obeys one socket.
 
 It starts in the layer that it is told, keeps no secret and does nothing but fork, kill and reap: a run's program never gets here.
 """
@@ -74,7 +74,7 @@ _PREIMPORTED = [
 
 
 def main(orders: dict[str, Any]) -> Callable[[], None]:
-    """Enter the layer, then serve until the other end of the socket closes. Returns in the forked program, with what it shall do."""
+    """Enter the layer and serve until the socket's other end closes. Returns in a forked program, with what it shall do."""
     control = socket.socket(fileno=orders["control"])
     for name in _PREIMPORTED:
         __import__(name)
@@ -101,10 +101,7 @@ def _enter(orders: dict[str, Any]) -> None:
     else:
         if not landlock.version():
             raise OSError("the kernel has no Landlock")
-        if orders["user"] is not None:
-            os.setgroups([])
-            os.setresgid(orders["user"], orders["user"], orders["user"])
-            os.setresuid(orders["user"], orders["user"], orders["user"])
+        jail.give_up_root(orders["user"])
         kernel.die_with_parent()
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
@@ -162,11 +159,11 @@ class _Server:
 
     def _reap(self, pidfd: int) -> None:
         run, child = next((run, child) for run, (child, known) in self._runs.items() if known == pidfd)
-        _, status = os.waitpid(child, 0)
+        _, _, used = os.wait4(child, 0)  # with all that its processes used, for it has inherited them
         self._poll.unregister(pidfd)
         os.close(pidfd)
         del self._runs[run]
-        self._control.send(json.dumps({"ended": run, "code": os.waitstatus_to_exitcode(status)}).encode())
+        self._control.send(json.dumps({"ended": run, "cpu_seconds": used.ru_utime + used.ru_stime}).encode())
 
 
 def forget() -> None:

@@ -1,0 +1,47 @@
+"""Attempts to live on, to reach other processes, or to stop those that watch."""
+
+PROCESSES = {
+    "double_fork": "import os, time\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0:\n    time.sleep(3600)\n  os._exit(0)",
+    "daemon_without_pipes": "import os, time\nif os.fork() == 0:\n  os.setsid()\n  os.closerange(0, 64)\n  time.sleep(3600)",
+    "daemon_in_a_thread": "import threading, time; threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()",
+    "thread_that_stays": "import threading, time; threading.Thread(target=time.sleep, args=(3600,)).start()",
+    "children_that_ignore": "import os, signal, time\nfor s in range(1, 32):\n  attempt(lambda: signal.signal(s, signal.SIG_IGN))\n"
+    "for _ in range(4):\n  if os.fork() == 0: time.sleep(3600)",
+    "atexit_that_hangs": "import atexit, time; atexit.register(time.sleep, 3600)",
+    "exit_hook_loops": "import atexit\n@atexit.register\ndef f():\n  while True: pass",
+    "stops_itself": "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
+    "stops_its_children": "import os, signal, time\np = os.fork()\nif p == 0: time.sleep(3600)\nos.kill(p, signal.SIGSTOP)",
+    "stops_everything": "import os, signal; os.kill(-1, signal.SIGSTOP)",
+    "kills_everything": "import os, signal; os.kill(-1, signal.SIGKILL)",
+    "kills_init": "import os\nfor s in (9, 15, 2, 11, 6):\n  attempt(lambda: os.kill(1, s))",
+    "kills_its_parent": "import os, signal; os.kill(os.getppid(), signal.SIGKILL)",
+    "kills_the_host": "import os, signal; os.kill(W['pid'], signal.SIGKILL); escaped()",
+    "kills_a_bystander": "import os, signal; os.kill(W['bystander'], signal.SIGKILL); escaped()",
+    "kills_by_pidfd": "import os, signal; signal.pidfd_send_signal(os.pidfd_open(W['bystander']), signal.SIGKILL); escaped()",
+    "traces_init": "import ctypes; ctypes.CDLL(None).ptrace(16, 1, 0, 0) == 0 and escaped()",
+    "traces_the_host": "import ctypes; ctypes.CDLL(None).ptrace(16, W['pid'], 0, 0) == 0 and escaped()",
+    "reads_memory_of_init": "import ctypes; b = ctypes.create_string_buffer(64); v = (ctypes.c_long * 2)(ctypes.addressof(b), 64); "
+    "ctypes.CDLL(None).process_vm_readv(1, v, 1, v, 1, 0) >= 0 and escaped()",
+    "takes_descriptors_of_init": "import ctypes, os; ctypes.CDLL(None).syscall(438, os.pidfd_open(1), 0, 0) >= 0 and escaped()",
+    "becomes_root": "import os; os.setuid(0); escaped()",
+    "becomes_root_by_group": "import os; os.setgroups([0]); escaped()",
+    "raises_its_limits": "import resource as r; r.setrlimit(r.RLIMIT_AS, (-1, -1)); escaped()",
+    "raises_its_processes": "import resource as r; r.setrlimit(r.RLIMIT_NPROC, (9999, 9999)); escaped()",
+    "raises_its_priority": "import os; os.nice(-5); escaped()",
+    "priority_of_the_host": "import os; os.setpriority(os.PRIO_PROCESS, W['pid'], 19); escaped()",
+    "limits_of_the_host": "import resource as r; r.prlimit(W['pid'], r.RLIMIT_NOFILE, (1, 1)); escaped()",
+    "has_capabilities": "s = open('/proc/self/status').read(); "
+    "any(int(l.split()[1], 16) for l in s.splitlines() if l.startswith('Cap')) and escaped()",
+    "new_privileges": "'NoNewPrivs:\\t1' in open('/proc/self/status').read() or escaped()",
+    "no_filter": "'Seccomp:\\t2' in open('/proc/self/status').read() or escaped()",
+    "runs_a_shell_of_the_host": "import subprocess; subprocess.run(['/bin/sh', '-c', 'true'], check=True); escaped()",
+    "controls_through_the_socket": "import socket, json\nfor n in range(3, 64):\n"
+    "  attempt(lambda: (socket.socket(fileno=n).send(json.dumps({'kill': 0}).encode()), escaped()))",
+    "forges_the_report": 'import os\nfor n in range(3, 64):\n  attempt(lambda: (os.write(n, b\'{"cause": "exit", "code": 0}\'), escaped()))',
+    "finds_the_machinery": "import sys, gc; [m for m in ('zygote', 'cell') if m in sys.modules] and escaped()",
+    "reads_another_run": "import os; [reveal(open(n).read()) for n in os.listdir('.')]; os.path.exists('left_behind') and escaped()",
+    "leaves_something_behind": "open('left_behind', 'w').write('x'); open('/tmp/left_behind', 'w').write('x')",
+    "zombies": "import os, time\nfor _ in range(5000):\n  attempt(lambda: os.fork() or os._exit(0))",
+    "closes_its_pipes": "import os, time; os.closerange(0, 3); time.sleep(3600)",
+    "replaces_itself": "import os, sys; os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(3600)'])",
+}
