@@ -95,8 +95,8 @@ class EndpointClient:
                         raise JudgeFailure(f"{last.message}; it asks to wait {outcome.retry_after:.0f} s", kind=last.kind)
                     await asyncio.sleep(outcome.retry_after + self._pace.wait(max(1, retries), self._jitter))
         except TimeoutError:
-            waited = f"gave up after {patience:g} s"
-            raise JudgeFailure(f"{waited}: {last.message}" if last else waited, kind=last.kind if last else "timeout") from None
+            why, kind = (last.message, last.kind) if last else (self._gate.trouble, "timeout")
+            raise JudgeFailure(f"gave up after {patience:g} s: {why}", kind=kind) from None
 
     async def _attempt(self, request: JudgeRequest, reasks: int) -> JudgeReply | _Failed:
         """One question, put again at once where only the way of asking was refused."""
@@ -113,6 +113,7 @@ class EndpointClient:
     async def _exchange(self, request: JudgeRequest, body: Mapping[str, Any], probe: bool) -> JudgeReply | _Failed:
         """Send and read, with the budget and the gate kept up to date whatever happens, cancellation included."""
         alive: bool | None = None
+        trouble = ""
         try:
             reserved = await self._budget.reserve(most_tokens(request))
             usage, free = None, False
@@ -121,11 +122,14 @@ class EndpointClient:
                 alive = response.status < 500
                 free = response.status != 200
                 if free:
-                    return self._turned_down(response, probe)
+                    turned_down = self._turned_down(response, probe)
+                    trouble = turned_down.failure.message
+                    return turned_down
                 answer = read_completion(response.body)
                 usage = answer.usage
                 return _reply(request, answer.text, sound_value(request, answer), answer.logprobs, usage, self._budget)
             except JudgeFailure as failure:
+                trouble = failure.message
                 if failure.kind in ("timeout", "unreachable"):
                     alive = False
                 free = free or isinstance(failure, NotConnected)
@@ -133,7 +137,7 @@ class EndpointClient:
             finally:
                 self._budget.settle(reserved, usage, free=free)
         finally:
-            self._gate.leave(probe=probe, alive=alive)
+            self._gate.leave(probe=probe, alive=alive, trouble=trouble)
 
     def _turned_down(self, response: Response, probe: bool) -> _Failed:
         """What an HTTP status other than 200 means. Its body is never an answer."""

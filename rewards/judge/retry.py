@@ -54,6 +54,7 @@ class Gate:
         self._down_since: float | None = None
         self._probing = False
         self._ever_alive = False
+        self.trouble = "no request was sent"  # what the last failure was
         self._changed = asyncio.Event()
 
     @property
@@ -76,8 +77,9 @@ class Gate:
             except TimeoutError:
                 pass
 
-    def leave(self, *, probe: bool, alive: bool | None) -> None:
+    def leave(self, *, probe: bool, alive: bool | None, trouble: str = "") -> None:
         """A request that entered has ended: the judge answered, or did not; None where the request says nothing of it."""
+        self.trouble = trouble or self.trouble
         if probe:
             self._probing = False
         now = asyncio.get_running_loop().time()
@@ -101,12 +103,10 @@ class Gate:
     def _give_up(self, now: float) -> None:
         """Raise where the wait is longer than any request may take."""
         if self._closed_until - now > self.patience:
-            message = f"the judge is overloaded: it asked to wait, {self._closed_until - now:.0f} s from now"
+            message = f"the judge is overloaded: it asked to wait for more than {self.patience:g} s"
             raise JudgeFailure(message, kind="overloaded")
         if self._down_since is None or now - self._down_since <= self.patience or self._failures < _TRIPS_AFTER:
             return
         if not self._probing and now < self._closed_until:  # a probe that is under way may bring good news
-            raise JudgeFailure(
-                f"the judge has not answered for {now - self._down_since:.0f} s ({self._failures} requests in a row failed)",
-                kind="unreachable",
-            )
+            message = f"the judge has not answered for more than {self.patience:g} s, {self.trouble}"
+            raise JudgeFailure(message, kind="unreachable")

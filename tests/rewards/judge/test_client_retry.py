@@ -123,10 +123,10 @@ def test_an_outage_longer_than_a_request_may_wait_fails_requests_with_the_next_p
         assert await gate.enter() is True
         waiting = [asyncio.ensure_future(gate.enter()) for _ in range(3)]
         await asyncio.sleep(0)
-        gate.leave(probe=True, alive=False)
+        gate.leave(probe=True, alive=False, trouble="status 502")
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
         assert [getattr(outcome, "kind", None) for outcome in outcomes] == ["unreachable"] * 3
-        assert "not answered for 61 s" in str(outcomes[0])
+        assert "not answered for more than 60 s, status 502" in str(outcomes[0])
         clock.now += 3.1
         assert await gate.enter() is True
         gate.leave(probe=True, alive=True)
