@@ -116,7 +116,7 @@ def _await(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def ask(*requests: JudgeRequest, **settings: Any) -> list[Any]:
-    client = open_client(JudgeSettings(**{"retries": 0, **settings}))
+    client = open_client(JudgeSettings(**({"retries": 0} if "base_url" in settings else {}), **settings))
     try:
 
         async def all_of_them() -> list[Any]:
