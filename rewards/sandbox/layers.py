@@ -18,7 +18,8 @@ STRONG: tuple[LayerName, ...] = ("bubblewrap", "namespaces")
 INSIDE = Path(__file__).resolve().parent / "inside"
 NOBODY = 65534  # what root becomes; the limits on processes do not hold for root
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-# Each run mounts its own /proc over this one, as the kernel allows where a whole one is in sight (of --proc parts are covered).
+# Each run mounts its own /proc over the one of this machine. The kernel allows it where a whole /proc is in sight; bwrap's --proc
+# would cover parts of it.
 _LINKS = [
     word
     for name, end in enumerate(("stdin", "stdout", "stderr"))
@@ -75,23 +76,21 @@ def _libraries() -> list[str]:
     return [path for path in found if os.path.exists(path)]
 
 
-def user(layer: LayerName) -> int | None:
-    """The user that programs become: nobody where we are root, ourselves otherwise.
-
-    Without mount namespaces nobody may have no way to the interpreter; a root that has lost all capabilities runs programs then.
-    """
-    if os.geteuid() != 0 or (layer == "landlock" and not _is_open_to_all(Path(sysconfig.get_path("stdlib")))):
-        return None
-    return NOBODY
+def user() -> int | None:
+    """The user that programs become: nobody where we are root, ourselves otherwise."""
+    return NOBODY if os.geteuid() == 0 else None
 
 
-def _is_open_to_all(folder: Path) -> bool:
-    return all(path.stat().st_mode & 0o005 == 0o005 for path in (folder, *folder.parents))
+def _is_open_to_all(path: Path) -> bool:
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in (path, *path.parents))
 
 
 def command(layer: LayerName, seen: View, control: int) -> list[str]:
     """How to start the zygote of a layer. Its orders come over the socket `control`, which it inherits."""
-    orders = {"layer": layer, "control": control, "paths": seen.paths, "hidden": seen.hidden, "user": user(layer)}
+    orders = {"layer": layer, "control": control, "paths": seen.paths, "hidden": seen.hidden, "user": user()}
+    if layer == "landlock" and user() is not None and not _is_open_to_all(Path(sysconfig.get_path("stdlib"))):
+        message = f"landlock: as root, programs run as nobody, who may not read the interpreter in {sys.base_prefix}"
+        raise SandboxError(message, fix="run as an ordinary user, or with an interpreter that everybody may read")
     start = [interpreter(), "-s", "-S", "-P", "-X", "utf8", "-c", _START, str(INSIDE), json.dumps(orders)]
     return [*_bubblewrap(seen), *start] if layer == "bubblewrap" else start
 
@@ -105,6 +104,8 @@ def _bubblewrap(seen: View) -> list[str]:
         words += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         words += ["--unshare-user"]
+    for folder in sorted({str(parent) for path in (*seen.paths, *_DEVICES) for parent in Path(path).parents} - {"/"}):
+        words += ["--perms", "0755", "--dir", folder]  # else only root may enter them
     for path in seen.paths:
         words += ["--ro-bind", path, path]
     for path in seen.hidden:

@@ -70,8 +70,9 @@ class Ended:
     """How a run ended.
 
     exit: by itself, with `code`; signal: killed by signal number `code`. The other causes say which limit ended it: wall or
-    CPU time ("timeout"), memory, output, processes, or disk. Exit codes and output are the program's own claims. `files` are those of
-    `Program.keep` that were there. `truncated` where stdout, stderr or a kept file is not whole.
+    CPU time ("timeout"), memory, output, processes, or disk (only in the layer without a file system of its own). Exit codes
+    and output are the program's own claims. `files` are those of `Program.keep` that were there. `truncated` where stdout,
+    stderr or a kept file is not whole.
     """
 
     cause: Cause

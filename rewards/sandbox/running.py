@@ -7,10 +7,12 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import tempfile
 import time
 from typing import Any
 
+from align.rewards.sandbox import layers
 from align.rewards.sandbox.program import Cause, Ended, Limits, Program, SandboxError
 from align.rewards.sandbox.warm import LostError, Zygote
 
@@ -107,14 +109,13 @@ class Running:
         self._zygote, self._number, self._limits = zygote, number, limits
         self._cause: Cause | None = None
         self._begin = time.monotonic()
-        self._folder = None if zygote.layer != "landlock" else _private_folder()
+        self._folder = _private_folder() if zygote.layer == "landlock" else ""
         job = _job(program)
         pairs = [os.pipe() for _ in range(4)]
         (stdin, feed), (out, stdout), (err, stderr), (status, report) = pairs
         theirs = (job, stdin, stdout, stderr, report)
         try:
-            folder = self._folder.name if self._folder else ""
-            self._ended = zygote.order(number, limits, folder, theirs)
+            self._ended = zygote.order(number, limits, self._folder, theirs)
         except BaseException:
             for descriptor in (feed, out, err, status):
                 os.close(descriptor)
@@ -150,9 +151,10 @@ class Running:
         return self._read_report(wall, seconds)
 
     def _clean(self) -> None:
-        if self._folder:
-            with contextlib.suppress(OSError):
-                self._folder.cleanup()
+        """Remove the working directory, however deep and however locked the program has made it."""
+        for command in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]) if self._folder else ():
+            if os.path.exists(self._folder):
+                subprocess.run([*command, "--", self._folder], stderr=subprocess.DEVNULL, check=False)
 
     def _read_report(self, wall: float, seconds: float) -> Ended:
         line, _, rest = bytes(self._status.data).partition(b"\n")
@@ -209,12 +211,10 @@ def _job(program: Program) -> int:
     return descriptor
 
 
-def _private_folder() -> tempfile.TemporaryDirectory[str]:
+def _private_folder() -> str:
     """A working directory on disk, for the layer that has no file system of its own."""
-    from align.rewards.sandbox.layers import user
-
-    folder = tempfile.TemporaryDirectory(prefix="align-sandbox-")
-    owner = user("landlock")
+    folder = tempfile.mkdtemp(prefix="align-sandbox-")
+    owner = layers.user()
     if owner is not None:
-        os.chown(folder.name, owner, owner)
+        os.chown(folder, owner, owner)
     return folder

@@ -1,5 +1,7 @@
 """Every attempt to get out of the sandbox, in every layer that works here, and what an observer outside sees of it: nothing."""
 
+import socket
+import subprocess
 import time
 
 import pytest
@@ -14,8 +16,7 @@ TABLES = {"files": FILES, "processes": PROCESSES, "resources": RESOURCES, "netwo
 ATTEMPTS = {f"{table}-{name}": source for table, attempts in TABLES.items() for name, source in attempts.items()}
 HONEST = "print(sum(int(word) for word in '1 2 3'.split()))"
 
-# Without namespaces some things can be seen that tell nothing secret: docs/sandbox.md lists them.
-SEEN_WITHOUT_NAMESPACES: set[str] = set()
+SEEN_WITHOUT_NAMESPACES = {"network-host_name"}  # tells no secret
 
 
 def test_there_are_enough():
@@ -35,3 +36,20 @@ def test_contained(lab, world, name):
     world.check()
     lab.check()
     assert lab.run(HONEST).stdout == b"6\n"
+
+
+def test_a_byte_on_a_socket_would_be_noticed(world):
+    with socket.create_connection(("127.0.0.1", world.known["tcp"])), pytest.raises(AssertionError, match="reached"):
+        world.check()
+
+
+def test_a_file_outside_would_be_noticed(world):
+    (world.canary / "written").touch()
+    with pytest.raises(AssertionError):
+        world.check()
+    (world.canary / "written").unlink()
+
+
+def test_a_process_left_over_would_be_noticed(lab):
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE), pytest.raises(AssertionError):
+        lab.check()

@@ -20,6 +20,7 @@ from math import ceil
 from typing import Any
 
 import filter
+import jail
 import kernel
 import landlock
 import usage
@@ -67,7 +68,11 @@ class Cell:
         kernel.unshare(_NAMESPACES)
         size = self._limits["disk_bytes"]
         options = f"size={size},nr_inodes={max(64, min(16384, size >> 10))},mode=0700"
+        covered = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in self._orders["paths"] if path.startswith("/tmp/")}
         kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+        for path, source in covered.items():
+            jail.bind(source, path)
+            os.close(source)
         kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC, "subset=pid")
         kernel.sethostname(b"sandbox")
         os.chdir("/tmp")

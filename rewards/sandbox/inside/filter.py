@@ -49,14 +49,15 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "settimeofday": (164, 170), "clock_settime": (227, 112), "clock_adjtime": (305, 266), "adjtimex": (159, 171),
     "sethostname": (170, 161), "setdomainname": (171, 162), "ioprio_set": (251, 30), "mlock": (149, 228), "mlock2": (325, 284),
     "mlockall": (151, 230), "sched_setscheduler": (144, 119), "sched_setattr": (314, 274), "sched_setaffinity": (203, 122),
-    "set_mempolicy": (238, 237), "mbind": (237, 235), "setpriority": (141, 140),
+    "set_mempolicy": (238, 237), "mbind": (237, 235), "setpriority": (141, 140), "sched_setparam": (142, 118),
 }  # fmt: skip
 _CLONE, _CLONE3, _PIDFD_SEND_SIGNAL = {"x86_64": 56, "aarch64": 220}, 435, 424
 _IOCTL, _SOCKETPAIR, _SENDTO = {"x86_64": 16, "aarch64": 29}, {"x86_64": 53, "aarch64": 199}, {"x86_64": 44, "aarch64": 206}
-_KILLS = {
-    "x86_64": (62, 200, 234, 129, 297),
-    "aarch64": (129, 130, 131, 138, 240),
-}  # kill, tkill, tgkill, sigqueueinfo of both kinds
+_TO_PROCESSES = {
+    "x86_64": (62, 200, 234, 129, 297, 302),
+    "aarch64": (129, 130, 131, 138, 240, 261),
+}  # kill, tkill, tgkill, sigqueueinfo of both kinds, prlimit64
+_CHMODS = {"x86_64": ((90, 1), (91, 1), (268, 2)), "aarch64": ((52, 1), (53, 2))}  # calls, and which argument is the mode
 _TIOCSTI, _TIOCLINUX, _AF_UNIX = 0x5412, 0x541C, 1
 
 
@@ -66,7 +67,7 @@ def supported() -> bool:
 
 
 def install(*, only_own_signals: bool) -> None:
-    """Put this process and its children under the filter, for ever. With `only_own_signals` it can signal itself alone."""
+    """Put this process and its children under the filter, for ever. With `only_own_signals` it can signal and limit itself alone."""
     data = _assemble(os.uname().machine, os.getpid() if only_own_signals else None)
     buffer = ctypes.create_string_buffer(data, len(data))
     program = struct.pack("HxxxxxxP", len(data) // 8, ctypes.addressof(buffer))
@@ -88,9 +89,11 @@ def _assemble(machine: str, own: int | None) -> bytes:
     code += _argument(_IOCTL[machine], 1, terminal)
     code += _argument(_SOCKETPAIR[machine], 0, [(_JUMP_EQUAL, 1, 0, _AF_UNIX), (_RETURN, 0, 0, deny)])
     code += _argument(_SENDTO[machine], 4, [(_JUMP_EQUAL, 1, 0, 0), (_RETURN, 0, 0, deny)])  # no address: to the other end only
+    for number, index in _CHMODS[machine]:
+        code += _argument(number, index, [(_JUMP_ANY_BIT, 0, 1, 0o6000), (_RETURN, 0, 0, deny)])
     if own is not None:
         code += [(_JUMP_EQUAL, 0, 1, _PIDFD_SEND_SIGNAL), (_RETURN, 0, 0, deny)]
-        for number in _KILLS[machine]:
+        for number in _TO_PROCESSES[machine]:
             code += _argument(number, 0, [(_JUMP_EQUAL, 2, 0, own), (_JUMP_EQUAL, 1, 0, 0), (_RETURN, 0, 0, deny)])
     code += [(_RETURN, 0, 0, _ALLOW)]
     return b"".join(struct.pack("HBBI", *line) for line in code)

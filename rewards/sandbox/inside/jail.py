@@ -55,7 +55,7 @@ def _build(paths: Sequence[str], hidden: Sequence[str]) -> None:
     sources = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in (*paths, *DEVICES)}
     kernel.mount("tmpfs", _NEW, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=0755")
     for path, source in sources.items():
-        _bind(source, _NEW + path, device=path in DEVICES)
+        bind(source, _NEW + path, device=path in DEVICES)
         os.close(source)
     for folder in ("/proc", "/tmp", "/.old"):
         os.makedirs(_NEW + folder, exist_ok=True)
@@ -72,7 +72,8 @@ def _build(paths: Sequence[str], hidden: Sequence[str]) -> None:
     kernel.make_read_only("/", recursive=False)
 
 
-def _bind(source: int, target: str, *, device: bool) -> None:
+def bind(source: int, target: str, *, device: bool = False) -> None:
+    """Make a file or folder that is open as `source` appear at `target` as well, read-only."""
     if os.path.isdir(f"/proc/self/fd/{source}"):
         os.makedirs(target, exist_ok=True)
     else:

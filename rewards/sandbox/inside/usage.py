@@ -58,12 +58,13 @@ def proportional(pids: list[int]) -> int:
 
 def disk(folder: str) -> int:
     """Bytes on disk of the files in a folder, each at least a block."""
-    total = 0
-    try:
-        for entry in os.scandir(folder):
-            total += max(4096, entry.stat(follow_symlinks=False).st_blocks * 512)
-            if entry.is_dir(follow_symlinks=False):
-                total += disk(entry.path)
-    except OSError:
-        pass  # removed meanwhile
+    total, folders = 0, [folder]
+    for inner in folders:
+        try:
+            for entry in os.scandir(inner):
+                total += max(4096, entry.stat(follow_symlinks=False).st_blocks * 512)
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)  # the list grows while it is read
+        except OSError:
+            continue  # removed meanwhile, or too deep to name
     return total
