@@ -63,6 +63,7 @@ PAGES = [
     "docs/ppo.md",
     "docs/reward_models.md",
     "docs/rewards.md",
+    "docs/verifiers.md",
     "docs/preference.md",
 ]
 
