@@ -41,7 +41,7 @@ def table_of(value: Any) -> Table:
         header = value.get("header", value.get("columns"))
         rows = [list(row) for row in value["rows"]]
         return _cells([list(header), *rows] if header is not None else rows)
-    rows = list(value) if isinstance(value, list | tuple) else []
+    rows: list[Any] = list(value) if isinstance(value, list | tuple) else []
     if rows and all(isinstance(row, dict) for row in rows):
         header = list(dict.fromkeys(key for row in rows for key in row))
         return _cells([header, *([row.get(key) for key in header] for row in rows)])

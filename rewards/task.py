@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from align.data.tasks.reasoning_gym import PREFIX
+from align.rewards.reasoning_gym.reward import ReasoningGymParams, ReasoningGymReward
 from align.rewards.reward import Params, fingerprint, source_of
 from align.rewards.verdict import Verdict
 from align.types import Rollout
@@ -29,15 +31,26 @@ class TaskReward:
         if params.name is not None:
             get_task(params.name)
         self._tasks, self._default = TASKS, params.name
+        family = params.name.removeprefix(PREFIX) if params.name else None
+        self._reasoning_gym = ReasoningGymReward(name, ReasoningGymParams(family=family))
         self.version = fingerprint(
-            source_of(TaskReward), params.model_dump(), *(source_of(type(task)) for _, task in sorted(TASKS.items()))
+            source_of(TaskReward),
+            params.model_dump(),
+            self._reasoning_gym.version,
+            *(source_of(type(task)) for _, task in sorted(TASKS.items())),
         )
 
     async def score(self, rollouts: Sequence[Rollout]) -> list[Verdict | None]:
-        return await asyncio.to_thread(lambda: [self._judge(rollout) for rollout in rollouts])
+        """Rows of reasoning-gym's tasks are judged by the reward of that name, in its own processes."""
+        names = [str(rollout.prompt.columns.get("task", self._default)) for rollout in rollouts]
+        theirs = [rollout for name, rollout in zip(names, rollouts, strict=True) if name.startswith(PREFIX)]
+        ours = [rollout for name, rollout in zip(names, rollouts, strict=True) if not name.startswith(PREFIX)]
+        judged = iter(await asyncio.to_thread(lambda: [self._judge(rollout) for rollout in ours]))
+        checked = iter(await self._reasoning_gym.score(theirs) if theirs else [])
+        return [next(checked if name.startswith(PREFIX) else judged) for name in names]
 
     def close(self) -> None:
-        """Nothing was started."""
+        self._reasoning_gym.close()
 
     def _judge(self, rollout: Rollout) -> Verdict | None:
         """None for a row of no task, so that generated and collected data mix; an unknown task is an error."""

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from align.data.tasks.chain_sum import ChainSum
 from align.data.tasks.countdown import Countdown
 from align.data.tasks.knights import Knights
+from align.data.tasks.reasoning_gym import PREFIX, ReasoningGymTask
 from align.data.tasks.task import LANES, Task, TaskParams
 from align.errors import DataError, RecipeError
 
@@ -25,7 +26,9 @@ __all__ = ["LANES", "TASKS", "Task", "TaskParams", "get_task", "task_params", "t
 
 
 def get_task(name: str) -> Task:
-    """The task of that name. Raises RecipeError naming the nearest one."""
+    """The task of that name, `reasoning_gym:NAME` among them. Raises RecipeError naming the nearest one."""
+    if name.startswith(PREFIX):
+        return ReasoningGymTask(name)
     if name not in TASKS:
         close = get_close_matches(name, TASKS, n=1)
         raise RecipeError(

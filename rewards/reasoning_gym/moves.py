@@ -173,8 +173,8 @@ def rubiks_cube(answer: str, _gold: str, meta: Meta) -> Outcome:
     for move in _bounded([*field(meta, "scramble_moves").split(), *answer.split()]):
         stickers = _turned(stickers, move, edge)
     sides: dict[tuple[int, ...], set[int]] = {}
-    for place, colour in stickers.items():
-        sides.setdefault(place[3:], set()).add(colour)
+    for sticker, colour in stickers.items():
+        sides.setdefault(sticker[3:], set()).add(colour)
     return all(len(colours) == 1 for colours in sides.values()), "the cube is not solved"
 
 

@@ -241,6 +241,30 @@ class TestKnights:
         assert TASKS["knights"].check(completion, {"answer": "A is a knight, B is a knave"}).status == status
 
 
+class TestReasoningGym:
+    """`reasoning_gym:NAME`, where the library is installed."""
+
+    @pytest.mark.parametrize("family", ["basic_arithmetic", "mini_sudoku", "knights_knaves", "graph_color"])
+    def test_rows_are_stable_held_out_and_judged(self, family: str) -> None:
+        pytest.importorskip("reasoning_gym")
+        name = f"reasoning_gym:{family}"
+        rows, others = rows_of(name, 8), rows_of(name, 8, seed=1)
+        assert rows_of(name, 4) == rows[:4]
+        assert not {row["prompt"] for row in rows} & {row["prompt"] for row in others}
+        assert json.loads(json.dumps(rows)) == rows
+        task = get_task(name)
+        assert {task.check(row["completion"], row).status for row in rows if row["answer"]} <= {"pass"}
+        assert "pass" not in {task.check("I do not know", row).status for row in rows}
+
+    def test_wrong_names_and_parameters(self) -> None:
+        pytest.importorskip("reasoning_gym")
+        with pytest.raises(RecipeError, match="did you mean reasoning_gym:chain_sum"):
+            get_task("reasoning_gym:chainsum")
+        with pytest.raises(RecipeError, match="refuses these parameters"):
+            rows_of("reasoning_gym:chain_sum", 1, terms=4)
+        assert all(row["metadata"]["num_terms"] == 3 for row in rows_of("reasoning_gym:chain_sum", 3, min_terms=3, max_terms=3))
+
+
 class TestRefusals:
     def test_unknown_task(self) -> None:
         with pytest.raises(RecipeError, match="did you mean 'chain_sum'"):

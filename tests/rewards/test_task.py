@@ -65,3 +65,11 @@ def test_a_row_the_checker_cannot_read_is_an_error(judge: Judge, rollout: Make) 
     verdict = judge("task", [rollout("so 1+2", task="countdown")])[0]
     assert verdict.status == "error"
     assert "countdown" in verdict.detail
+
+
+def test_rows_of_reasoning_gym_are_judged_by_its_rules(judge: Judge, rollout: Make) -> None:
+    """Its rows and ours in one batch, each with its own checker."""
+    theirs = {"task": "reasoning_gym:puzzle24", "metadata": {"numbers": [1, 2, 3, 4]}}
+    ours = {"task": "countdown", "numbers": [6, 94, 1], "target": 100}
+    rows = [rollout("(1+2+3)*4", **theirs), rollout("so (6+94)*1", **ours), rollout("4*6", **theirs)]
+    assert [one.status for one in judge("task", rows)] == ["pass", "pass", "fail"]

@@ -62,7 +62,7 @@ def tasks(recipe: Recipe) -> Iterator[Finding]:
     for split, sources in (("train", recipe.data.train), ("eval", recipe.data.eval)):
         for number, source in enumerate(sources):
             key = f"data.{split}.{number}"
-            if source.task is not None and source.task not in TASK_NAMES:
+            if source.task is not None and source.task not in TASK_NAMES and not source.task.startswith("reasoning_gym:"):
                 yield unknown_name(f"{key}.task", "task", source.task, TASK_NAMES)
             elif source.task is not None:
                 yield from _task_params(f"{key}.params", source.task, source.params)
