@@ -56,6 +56,7 @@ def examine(output: Path) -> list[Finding]:
         _memory,
         lambda: _storage(output),
         _workers,
+        _sandbox,
     ]
     return [finding for check in checks for finding in check()]
 
@@ -209,6 +210,31 @@ def _workers() -> Iterator[Finding]:
 
 def _answer(connection: Connection) -> None:
     connection.send("here")
+
+
+def _sandbox() -> Iterator[Finding]:
+    """Starts every layer that programs written by a model can run in, and runs one program in each."""
+    from align.rewards.sandbox import Sandbox, SandboxError
+    from align.rewards.sandbox.layers import LAYERS, STRONG
+
+    taken = False
+    for layer in LAYERS:
+        begin = time.monotonic()
+        try:
+            sandbox = Sandbox(layer=layer, concurrency=1, weaker=True)
+        except SandboxError as error:
+            yield Finding(subject=f"sandbox: {layer}", status="note", text=error.message, fix=error.fix or "")
+            continue
+        text = f"works, ready in {time.monotonic() - begin:.1f} s, {sandbox.about}"
+        sandbox.close()
+        if layer in STRONG and not taken:
+            text, taken = f"{text}; the one that is taken", True
+        elif layer not in STRONG:
+            text = f"{text}; weaker, taken only where a recipe says so"
+        yield Finding(subject=f"sandbox: {layer}", status="ok", text=text)
+    if not taken:
+        fix = "apt-get install bubblewrap, or allow user namespaces: docs/sandbox.md"
+        yield Finding(subject="sandbox", status="note", text="the code reward refuses to start: no strong layer works", fix=fix)
 
 
 def _gib(size: int) -> str:

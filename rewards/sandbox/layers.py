@@ -60,7 +60,7 @@ def _is_wanted(path: str, extra: Sequence[str]) -> bool:
 
 
 def _libraries() -> list[str]:
-    """Folders of the system's shared libraries, the dynamic loader, and the interpreter's own library where it is a shared one."""
+    """Folders of the system's shared libraries, the dynamic loader, and the interpreter's own library if it is a shared one."""
     triplet = sysconfig.get_config_var("MULTIARCH") or ""
     folders = (
         [f"/lib/{triplet}", f"/usr/lib/{triplet}"]

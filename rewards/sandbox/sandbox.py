@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Literal, TypeVar
@@ -26,6 +27,7 @@ class Process:
     def __init__(self, sandbox: Sandbox, running: Running) -> None:
         self._sandbox, self._running = sandbox, running
         self._ended: Ended | None = None
+        self._read = 0  # bytes of stdout that readline has given
 
     async def write(self, data: bytes) -> None:
         """Give the program input, and wait until it is taken. What it no longer reads is dropped."""
@@ -38,36 +40,31 @@ class Process:
     async def end(self) -> Ended:
         """Close its input, wait for its end within its limits, and say how it ended; `stdout` is all that it wrote."""
         if self._ended is None:
-            self._running_feed_ends()
-            self._ended = await self._sandbox._call(self._running.end())
+            self._ended = await self._sandbox._call(self._end())
         return self._ended
 
-    def _running_feed_ends(self) -> None:
-        self._sandbox._loop.call_soon_threadsafe(lambda: self._running.feed.write(b"", last=True))
+    async def _end(self) -> Ended:
+        self._running.feed.write(b"", last=True)
+        return await self._running.end()
 
     async def _write(self, data: bytes) -> None:
         self._running.feed.write(data)
         await self._running.feed.empty.wait()
 
     async def _readline(self, seconds: float) -> bytes:
-        sink = self._running.stdout
+        stdout, begin = self._running.stdout, self._read
         try:
             async with asyncio.timeout(seconds):
-                while (at := sink.data.find(b"\n", self._sandbox_read(sink))) < 0:
-                    if sink.ended.is_set() or not sink.whole:
-                        at = len(sink.data) - 1
+                while (end := stdout.data.find(b"\n", begin) + 1) == 0:
+                    if stdout.ended.is_set() or not stdout.whole:
+                        end = len(stdout.data)
                         break
-                    sink.changed.clear()
-                    await sink.changed.wait()
+                    stdout.changed.clear()
+                    await stdout.changed.wait()
         except TimeoutError:
             return b""
-        begin, self._read = self._sandbox_read(sink), at + 1
-        return bytes(sink.data[begin : at + 1])
-
-    _read = 0
-
-    def _sandbox_read(self, _: Any) -> int:
-        return self._read
+        self._read = end
+        return bytes(stdout.data[begin:end])
 
 
 class Sandbox:
@@ -100,6 +97,15 @@ class Sandbox:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def about(self) -> str:
+        """What stands beside the layer's namespaces, in words, for the run record and `align doctor`."""
+        landlock = max(
+            (task.result().landlock for task in self._zygotes.values() if task.done() and not task.exception()), default=0
+        )
+        user = "as nobody" if layers.user() is not None else f"as user {os.geteuid()}"
+        return f"seccomp, {f'Landlock ABI {landlock}' if landlock else 'no Landlock'}, programs run {user}"
 
     async def run(self, program: Program, stdin: bytes = b"", limits: Limits | None = None) -> Ended:
         """Run a program to its end. Raises SandboxError where the sandbox itself fails."""
@@ -183,6 +189,8 @@ class Sandbox:
         candidates = [layer for layer in layers.LAYERS if wanted in ("auto", layer)]
         if wanted == "auto" and not weaker:
             candidates = list(layers.STRONG)
+        if sys.platform != "linux":
+            raise SandboxError("the sandbox needs Linux", place="sandbox", fix="run on Linux, or in a virtual machine with it")
         reasons = []
         for self.layer in candidates:
             try:

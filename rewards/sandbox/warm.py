@@ -108,7 +108,8 @@ class Zygote:
             return
         self.lost = True
         asyncio.get_running_loop().remove_reader(self._control)
-        for ended in (*self.running.values(), *([self._ready] if self._ready else [])):
+        waiting: list[asyncio.Future[Any]] = [*self.running.values(), *([self._ready] if self._ready else [])]
+        for ended in waiting:
             if not ended.done():
                 ended.set_exception(LostError("the zygote ended"))
         self.running.clear()

@@ -5,7 +5,7 @@ import asyncio
 import psutil
 import pytest
 
-from align.rewards.sandbox import Ended, Limits, Program, Sandbox, SandboxError
+from align.rewards.sandbox import Ended, LayerName, Limits, Program, Sandbox, SandboxError
 from tests.escapes.world import World
 
 MIB = 1 << 20
@@ -15,7 +15,7 @@ LIMITS = Limits(wall_seconds=1.0, cpu_seconds=1.0, memory_bytes=128 * MIB, proce
 class Lab:
     """A sandbox, and the processes that belong to it while nothing runs."""
 
-    def __init__(self, layer: str) -> None:
+    def __init__(self, layer: LayerName) -> None:
         self.sandbox = Sandbox(layer=layer, limits=LIMITS, concurrency=1, weaker=True)
         self.layer = layer
         self.processes = self._processes()

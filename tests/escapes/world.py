@@ -63,7 +63,7 @@ class World:
         os.chmod(self.folder / "socket", 0o777)
         self._files = self._listing()
 
-    def _listen(self, family: int, kind: int, address: object) -> tuple:
+    def _listen(self, family: int, kind: int, address: tuple[str, int] | str) -> tuple:
         listener = socket.socket(family, kind)
         listener.bind(address)
         if kind == socket.SOCK_STREAM:
@@ -84,7 +84,8 @@ class World:
         """Raises AssertionError where something outside was touched, or a byte was received."""
         for listener in self.sockets:
             with contextlib.suppress(BlockingIOError):
-                raise AssertionError(f"reached {listener.accept() if listener.type == socket.SOCK_STREAM else listener.recv(99)}")
+                reached = listener.accept() if listener.type == socket.SOCK_STREAM else listener.recv(99)
+                raise AssertionError(f"reached: {reached!r}")
         assert self.bystander.poll() is None
         assert psutil.Process(self.bystander.pid).status() != psutil.STATUS_STOPPED
         assert (self.canary / "untouched").read_text() == "as it was"

@@ -67,7 +67,7 @@ def supported() -> bool:
 
 
 def install(*, only_own_signals: bool) -> None:
-    """Put this process and its children under the filter, for ever. With `only_own_signals` it can signal and limit itself alone."""
+    """Put this process and its children under the filter, for ever; `only_own_signals`: it can signal and limit itself alone."""
     data = _assemble(os.uname().machine, os.getpid() if only_own_signals else None)
     buffer = ctypes.create_string_buffer(data, len(data))
     program = struct.pack("HxxxxxxP", len(data) // 8, ctypes.addressof(buffer))
@@ -80,8 +80,8 @@ def _assemble(machine: str, own: int | None) -> bytes:
     column = list(_ARCHITECTURES).index(machine)
     code = [(_LOAD, 0, 0, 4), (_JUMP_EQUAL, 1, 0, _ARCHITECTURES[machine]), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, 0)]
     for numbers in _DENIED.values():
-        if numbers[column] is not None:
-            code += [(_JUMP_EQUAL, 0, 1, numbers[column]), (_RETURN, 0, 0, deny)]
+        if (number := numbers[column]) is not None:
+            code += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, deny)]
     code += [(_JUMP_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, missing)]  # its flags lie in memory, where a filter cannot look
     code += [(_JUMP_AT_LEAST, 0, 1, _NEWEST + 1), (_RETURN, 0, 0, missing)]  # on x86_64 the x32 calls as well
     code += _argument(_CLONE[machine], 0, [(_JUMP_ANY_BIT, 0, 1, _NAMESPACES), (_RETURN, 0, 0, deny)])
