@@ -51,7 +51,8 @@ class InstructionsReward(TextReward):
     def __init__(self, name: str, params: InstructionsParams) -> None:
         super().__init__(name, params)
         self._params = params
-        sources = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
+        folder = Path(__file__).parent
+        sources = [path.read_text(encoding="utf-8") for path in (*sorted(folder.glob("*.py")), folder.parent / "language.py")]
         self.version = fingerprint(*sources, params.model_dump(mode="json"))
 
     def judge(self, rollout: Rollout) -> Verdict:
