@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Literal, TypeVar
 
 from align.rewards.sandbox import layers
+from align.rewards.sandbox.groups import Groups
 from align.rewards.sandbox.program import Ended, LayerName, Limits, Program, SandboxError
 from align.rewards.sandbox.running import Running
 from align.rewards.sandbox.warm import LostError, Zygote, usable_cores
@@ -88,6 +89,7 @@ class Sandbox:
         self._owner, self._closed = os.getpid(), False
         self._numbers = itertools.count()
         self._zygotes: dict[layers.View, asyncio.Task[Zygote]] = {}
+        self._groups = Groups(self.concurrency)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sandbox", daemon=True)
         self._thread.start()
@@ -104,8 +106,9 @@ class Sandbox:
         landlock = max(
             (task.result().landlock for task in self._zygotes.values() if task.done() and not task.exception()), default=0
         )
+        groups = f"control groups for {', '.join(self._groups.names)}" if self._groups.names else "no control groups"
         user = "as nobody" if layers.user() is not None else f"as user {os.geteuid()}"
-        return f"seccomp, {f'Landlock ABI {landlock}' if landlock else 'no Landlock'}, programs run {user}"
+        return f"seccomp, {f'Landlock ABI {landlock}' if landlock else 'no Landlock'}, {groups}, programs run {user}"
 
     async def run(self, program: Program, stdin: bytes = b"", limits: Limits | None = None) -> Ended:
         """Run a program to its end. Raises SandboxError where the sandbox itself fails."""
@@ -138,6 +141,7 @@ class Sandbox:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+        self._groups.close()
 
     async def _run(self, program: Program, stdin: bytes, limits: Limits) -> Ended:
         async with self._slots:
@@ -161,6 +165,7 @@ class Sandbox:
             raise
 
     async def _start(self, program: Program, limits: Limits) -> Running:
+        self._groups.allow(limits)
         zygote = await self._zygote(layers.view(program.paths))
         return Running(zygote, next(self._numbers), program, limits)
 
@@ -181,7 +186,7 @@ class Sandbox:
 
     async def _open(self, layer: LayerName, seen: layers.View) -> Zygote:
         zygote = Zygote(layer, seen)
-        await zygote.start()
+        await zygote.start(self._groups.add)
         return zygote
 
     async def _probe(self, wanted: str, weaker: bool) -> LayerName:

@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +17,7 @@ from align.rewards.sandbox import layers
 from align.rewards.sandbox.program import LayerName, Limits, SandboxError
 
 _START_SECONDS = 30.0
+_WHEN_TOLD = ("/bin/sh", "-c", 'read -r _; exec "$@"', "sh")  # it is in its control group before it forks
 
 
 class LostError(Exception):
@@ -33,23 +34,27 @@ class Zygote:
         self.lost = False
         self._ready: asyncio.Future[dict[str, Any]] | None = None
 
-    async def start(self) -> None:
-        """Raises SandboxError where the layer does not work here."""
+    async def start(self, started: Callable[[int], None]) -> None:
+        """`started` is told the pid before anything is forked. Raises SandboxError where the layer does not work here."""
         loop = asyncio.get_running_loop()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
         with theirs:
             # From this thread, which lives as long as the sandbox: the zygote dies with the thread that started it.
             self._process = subprocess.Popen(
-                layers.command(self.layer, self._seen, theirs.fileno()),
+                [*_WHEN_TOLD, *layers.command(self.layer, self._seen, theirs.fileno())],
                 env={"PYTHONHASHSEED": "0"},
                 cwd="/",
                 pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
             )
+        started(self._process.pid)
+        assert self._process.stdin
+        with contextlib.suppress(OSError), self._process.stdin as stdin:
+            stdin.write(b"\n")
         self._ready = loop.create_future()
         loop.add_reader(self._control, self._hear)
         try:

@@ -1,6 +1,8 @@
 """One sandbox of each layer for all attempts, so that an attempt that breaks it is noticed by the next."""
 
 import asyncio
+import tempfile
+from pathlib import Path
 
 import psutil
 import pytest
@@ -42,7 +44,8 @@ def lab(request):
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory):
-    world = World(tmp_path_factory.mktemp("world"))
-    yield world
-    world.close()
+def world():
+    with tempfile.TemporaryDirectory(prefix="escape-world-") as folder:  # pytest's own are closed to other users
+        world = World(Path(folder))
+        yield world
+        world.close()

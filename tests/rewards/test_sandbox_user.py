@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,15 @@ def as_user(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
 
 
+@pytest.fixture
+def user_folder():
+    """A folder of the user's own; the one that pytest gives is root's."""
+    folder = tempfile.mkdtemp(prefix="sandbox-user-")
+    os.chown(folder, int(USER), int(USER))
+    yield Path(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="runs as an ordinary user already")
 @pytest.mark.skipif(not (shutil.which("unshare") and shutil.which("setpriv")), reason="needs util-linux")
 @pytest.mark.parametrize(
@@ -45,12 +55,7 @@ def as_user(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     [("tests/rewards/test_sandbox.py", ""), ("tests/escapes", "landlock and (files or processes or network)")],
     ids=["every layer", "landlock"],
 )
-def test_an_ordinary_user_is_served_as_well(checkout, tmp_path, tests, wanted):
-    folder = tmp_path / "work"
-    folder.mkdir()
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
-    os.chown(folder, int(USER), int(USER))
+def test_an_ordinary_user_is_served_as_well(checkout, user_folder, tests, wanted):
     options = [
         "-q",
         "-p",
@@ -62,7 +67,7 @@ def test_an_ordinary_user_is_served_as_well(checkout, tmp_path, tests, wanted):
         "-c",
         f"{checkout}/pyproject.toml",
     ]
-    done = as_user(sys.executable, "-m", "pytest", *options, str(checkout / tests), "-k", wanted, cwd=folder)
+    done = as_user(sys.executable, "-m", "pytest", *options, str(checkout / tests), "-k", wanted, cwd=user_folder)
     summary = done.stdout.strip().rpartition("\n")[2]
     if "Operation not permitted" in done.stderr and not summary:
         pytest.skip(f"no other user can be tried here: {done.stderr.strip()}")
