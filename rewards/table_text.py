@@ -39,8 +39,8 @@ def table_of(value: Any) -> Table:
         return read_table(value, 1_000_000)
     if isinstance(value, dict) and isinstance(value.get("rows"), list | tuple):
         header = value.get("header", value.get("columns"))
-        rows = [list(row) for row in value["rows"]]
-        return _cells([list(header), *rows] if header is not None else rows)
+        named = [] if header is None else [list(header)]
+        return _cells([*named, *(list(row) for row in value["rows"])])
     rows: list[Any] = list(value) if isinstance(value, list | tuple) else []
     if rows and all(isinstance(row, dict) for row in rows):
         header = list(dict.fromkeys(key for row in rows for key in row))
