@@ -52,3 +52,15 @@ def test_overoptimization_ends_with_a_table_and_a_plot(checkout, tmp_path):
     (header,) = re.findall(r"^\| run \|.*$", done.stdout, flags=re.M)
     assert f"\n{header}\n" in page  # the table there is one that was printed
     assert (tmp_path / "overoptimization.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.slow
+def test_sandbox_reports_a_line_for_each_layer_and_no_leak(checkout):
+    (command,) = re.findall(r"^(python benchmarks/sandbox) ", (checkout / "benchmarks" / "README.md").read_text(), flags=re.M)
+    words = [*shlex.split(command)[1:], "--runs", "200", "--layers", "namespaces"]
+    done = subprocess.run([sys.executable, *words], cwd=checkout, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.search(r"^namespaces +median +[\d.]+ ms, 99th percentile +[\d.]+ ms", done.stdout, flags=re.M)
+    for name in ("host files", "zygote files", "processes", "mounts"):
+        (pair,) = re.findall(rf"{name} (\d+) -> (\d+)", done.stdout)
+        assert pair[0] == pair[1], done.stdout

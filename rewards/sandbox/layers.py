@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from align.rewards.sandbox.program import LayerName, SandboxError
@@ -40,7 +41,8 @@ def interpreter() -> str:
     return os.path.realpath(sys.executable)
 
 
-def view(extra: Sequence[str] = ()) -> View:
+@lru_cache(maxsize=64)
+def view(extra: tuple[str, ...] = ()) -> View:
     """The interpreter with its standard library and shared libraries, without installed packages, and `extra` paths."""
     for path in extra:
         if not os.path.exists(path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import itertools
 import os
@@ -94,6 +95,7 @@ class Sandbox:
         self._thread = threading.Thread(target=self._loop.run_forever, name="sandbox", daemon=True)
         self._thread.start()
         self._slots = asyncio.Semaphore(self.concurrency)
+        atexit.register(self.close)
         try:
             self.layer: LayerName = self._wait(self._probe(layer, weaker))
         except BaseException:
@@ -136,6 +138,7 @@ class Sandbox:
         if self._closed or os.getpid() != self._owner:
             return
         self._closed = True
+        atexit.unregister(self.close)
         with contextlib.suppress(Exception):
             self._wait(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -64,6 +64,7 @@ PAGES = [
     "docs/reward_models.md",
     "docs/rewards.md",
     "docs/verifiers.md",
+    "docs/sandbox.md",
     "docs/preference.md",
 ]
 
