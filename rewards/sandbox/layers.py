@@ -26,7 +26,15 @@ _LINKS = [
     for name, end in enumerate(("stdin", "stdout", "stderr"))
     for word in ("--symlink", f"/proc/self/fd/{name}", f"/dev/{end}")
 ]
-_START = "import sys,json;sys.path.insert(0,sys.argv[1]);import zygote;program=zygote.main(json.loads(sys.argv[2]));program()"
+# The folder stands for a package whose outer ones are empty here.
+_START = """
+import json, sys, types
+for name in ("align", "align.rewards", "align.rewards.sandbox", "align.rewards.sandbox.inside"):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [sys.argv[1]]
+from align.rewards.sandbox.inside.zygote import main
+main(json.loads(sys.argv[2]))()
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

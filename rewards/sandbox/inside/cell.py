@@ -19,12 +19,7 @@ from collections.abc import Callable
 from math import ceil
 from typing import Any
 
-import filter
-import jail
-import kernel
-import landlock
-import usage
-import zygote
+from align.rewards.sandbox.inside import filter, jail, kernel, landlock, usage, zygote
 
 _TICK_MS = 20
 _NAMESPACES = kernel.NEWNS | kernel.NEWIPC | kernel.NEWUTS | kernel.NEWNET
@@ -256,7 +251,7 @@ def _run_source(source: str) -> None:
     sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
-    sys.argv, sys.path[:] = ["main.py"], [os.getcwd(), *(path for path in sys.path[1:])]
+    sys.argv, sys.path[:] = ["main.py"], [os.getcwd(), *sys.path]
     main = types.ModuleType("__main__")
     main.__dict__.update(__builtins__=builtins, __file__="main.py")
     sys.modules["__main__"] = main

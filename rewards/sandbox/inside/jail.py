@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 
-import kernel
+from align.rewards.sandbox.inside import kernel
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _NAMESPACES = kernel.NEWNS | kernel.NEWPID | kernel.NEWIPC | kernel.NEWUTS | kernel.NEWNET

@@ -8,7 +8,7 @@ import os
 import struct
 from collections.abc import Sequence
 
-from kernel import syscall
+from align.rewards.sandbox.inside.kernel import syscall
 
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _EXECUTE, _WRITE, _READ_FILE, _READ_DIR = 1, 2, 4, 8

@@ -38,7 +38,7 @@ PROCESSES = {
     "controls_through_the_socket": "import socket, json\nfor n in range(3, 64):\n"
     "  attempt(lambda: (socket.socket(fileno=n).send(json.dumps({'kill': 0}).encode()), escaped()))",
     "forges_the_report": 'import os\nfor n in range(3, 64):\n  attempt(lambda: (os.write(n, b\'{"cause": "exit", "code": 0}\'), escaped()))',
-    "finds_the_machinery": "import sys, gc; [m for m in ('zygote', 'cell') if m in sys.modules] and escaped()",
+    "finds_the_machinery": "import sys; any(name.startswith('align') for name in sys.modules) and escaped()",
     "reads_another_run": "import os; [reveal(open(n).read()) for n in os.listdir('.')]; os.path.exists('left_behind') and escaped()",
     "leaves_something_behind": "open('left_behind', 'w').write('x'); open('/tmp/left_behind', 'w').write('x')",
     "zombies": "import os, time\nfor _ in range(5000):\n  attempt(lambda: os.fork() or os._exit(0))",
