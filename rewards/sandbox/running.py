@@ -114,6 +114,9 @@ class Running:
         pairs = [os.pipe() for _ in range(4)]
         (stdin, feed), (out, stdout), (err, stderr), (status, report) = pairs
         theirs = (job, stdin, stdout, stderr, report)
+        if (owner := layers.user()) is not None:
+            for descriptor in (stdin, stdout, stderr):
+                os.fchown(descriptor, owner, owner)  # so that /dev/stdin can be opened
         try:
             self._ended = zygote.order(number, limits, self._folder, theirs)
         except BaseException:

@@ -24,6 +24,7 @@ from align.rewards.sandbox.inside import filter, jail, kernel, landlock, usage, 
 _TICK_MS = 20
 _NAMESPACES = kernel.NEWNS | kernel.NEWIPC | kernel.NEWUTS | kernel.NEWNET
 _STACK = 64 << 20
+_PATH = "/usr/local/bin:/usr/bin:/bin"  # compilers find their parts by it
 _GRACE_SECONDS = 2.0  # the host ends a run at its limit; this end is for when the host cannot
 
 
@@ -239,7 +240,7 @@ def _read_inside(name: str, most: int) -> bytes | None:
 
 def _execute(argv: list[str]) -> None:
     try:
-        os.execvpe(argv[0], argv, {})
+        os.execvpe(argv[0], argv, {"PATH": _PATH})
     except OSError as error:
         os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
         os._exit(127)
