@@ -168,6 +168,8 @@ class Sandbox:
             raise
 
     async def _start(self, program: Program, limits: Limits) -> Running:
+        if self._closed:
+            raise SandboxError("the sandbox is closed")
         self._groups.allow(limits)
         zygote = await self._zygote(layers.view(program.paths))
         return Running(zygote, next(self._numbers), program, limits)
@@ -218,6 +220,13 @@ class Sandbox:
         for task in self._zygotes.values():
             with contextlib.suppress(Exception):
                 (await task).stop()
+        # Whoever waits for a run hears of its end before the loop stops.
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            _, late = await asyncio.wait(others, timeout=5)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=5)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
