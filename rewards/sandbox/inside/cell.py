@@ -240,7 +240,7 @@ def _read_inside(name: str, most: int) -> bytes | None:
 
 def _execute(argv: list[str]) -> None:
     try:
-        os.execvpe(argv[0], argv, {"PATH": _PATH})
+        os.execvpe(argv[0], argv, {"PATH": _PATH, "TMPDIR": os.getcwd()})
     except OSError as error:
         os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
         os._exit(127)
