@@ -1,4 +1,4 @@
-"""Reward functions of the user's own, with trl's signature: `fn(prompts, completions, completion_ids, **columns)`."""
+"""Reward functions of the user's own, in the conventions of trl, verifiers, OpenRLHF and verl, each call within a time limit."""
 
 from __future__ import annotations
 
@@ -13,48 +13,69 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
 
 from align.errors import RecipeError
 from align.recipe.schema import RewardSpec
+from align.rewards.bounded import BoundedCalls
 from align.rewards.daemon import DaemonThread
-from align.rewards.reward import Reward, fingerprint
+from align.rewards.reward import Params, Reward, fingerprint
+from align.rewards.styles import STYLES, StyleName, style_of
 from align.rewards.verdict import Verdict
 from align.types import Rollout
 
 _CLOSE_SECONDS = 2.0  # that an object of the user's has to close itself
-_OWN_COLUMNS = ("prompt", "completion", "completion_ids", "prompts", "completions")
+
+
+class FunctionParams(Params):
+    """Of any reward of the user's own, beside the keyword arguments that it gets."""
+
+    style: StyleName | None = Field(None, description="Calling convention; default: told by the function's parameters")
+    time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(300.0, description="Seconds of one call")
 
 
 class FunctionReward:
-    """A function judged by trl's rules: it gets lists and returns a list of numbers, where None means not applicable.
+    """A function judged by the rules of its convention (align.rewards.styles); None means that the reward does not apply.
 
-    A conversational row (its prompt is a list of messages) arrives as messages, any other as text. Columns arrive as lists;
-    a function without `**kwargs` gets those it names. An async function is awaited, another runs on a thread of its own,
-    one call at a time. A value above 0 counts as a pass; what is not a finite number is an error, as is the wrong count.
+    A function without `**kwargs` gets the arguments that it names. A value above 0 counts as a pass; what is not a finite number
+    is an error, as is the wrong count, an exception, and a call that does not come back in time.
     """
 
-    def __init__(self, name: str, function: Callable[..., Any], version: str) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], version: str, params: FunctionParams, place: str = "") -> None:
         self.name, self.version, self._function = name, version, function
+        self.style = style_of(function, params.style, place)
         self.range: tuple[float, float] | None = getattr(getattr(function, "func", function), "range", None)
         parameters = inspect.signature(function).parameters.values()
         self._takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
         by_name = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
         self._required = {one.name: one.default is one.empty for one in by_name}
-        self._thread = DaemonThread(f"align-reward-{name}")
+        self._calls = BoundedCalls(f"align-reward-{name}", params.time_limit)
 
     async def score(self, rollouts: Sequence[Rollout]) -> list[Verdict | None]:
-        values = await _call(self._thread, self._function, **self._arguments(rollouts))
+        style = STYLES[self.style]
+        if not style.whole:
+            return list(await asyncio.gather(*(self._alone(rollout) for rollout in rollouts)))
+        result = await self._calls.call(self._function, **self._named(style.arguments(rollouts)))
+        values = style.values(result)
         count = len(values) if hasattr(values, "__len__") else type(values).__name__
         if count != len(rollouts):
             return [Verdict.error(f"{self.name} gave {count} values for {len(rollouts)} completions")] * len(rollouts)
         return [self._verdict(value) for value in values]
 
     def close(self) -> None:
-        self._thread.shutdown(cancel_futures=True)
+        self._calls.close()
 
-    def _arguments(self, rollouts: Sequence[Rollout]) -> dict[str, Any]:
-        given = trl_arguments(rollouts)
+    async def _alone(self, rollout: Rollout) -> Verdict | None:
+        """One sample judged by a call of its own: what breaks there is no other's error."""
+        try:
+            given = self._named(STYLES[self.style].arguments([rollout]))
+            return self._verdict(await self._calls.call(self._function, **given))
+        except Exception as error:  # noqa: BLE001  masks this sample and is counted
+            return Verdict.error(f"{type(error).__name__}: {error}")
+
+    def _named(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         if self._takes_any:
             return given
         missing = [name for name, required in self._required.items() if required and name not in given]
@@ -63,6 +84,13 @@ class FunctionReward:
         return {name: value for name, value in given.items() if name in self._required}
 
     def _verdict(self, value: Any) -> Verdict | None:
+        """A number, or a dict with a `score` (verl) whose other numbers become parts."""
+        parts: dict[str, float] = {}
+        if isinstance(value, Mapping):
+            if "score" not in value:
+                return Verdict.error(f"{self.name} gave a dict without score: {str(value)[:80]}")
+            parts = {str(key): float(one) for key, one in value.items() if key != "score" and _is_number(one)}
+            value = value["score"]
         if value is None or isinstance(value, Verdict):
             return value
         try:
@@ -71,88 +99,78 @@ class FunctionReward:
             return Verdict.error(f"{self.name} gave {str(value)[:80]!r}, not a number")
         if not math.isfinite(number):
             return Verdict.error(f"{self.name} gave {number}")
-        return Verdict(value=number, status="pass" if number > 0 else "fail")
+        return Verdict(value=number, status="pass" if number > 0 else "fail", parts=parts)
 
 
-def trl_arguments(rollouts: Sequence[Rollout]) -> dict[str, list[Any]]:
-    """What trl hands to a reward function: prompts, completions, completion_ids, and each column of the rows as a list."""
-    rows = [rollout.prompt.columns for rollout in rollouts]
-    names = dict.fromkeys(name for row in rows for name in row if name not in _OWN_COLUMNS)
-    columns = {name: [row.get(name) for row in rows] for name in names}
-    if "answer" not in columns and any(rollout.prompt.answer is not None for rollout in rollouts):
-        columns["answer"] = [rollout.prompt.answer for rollout in rollouts]
-    chats = [not isinstance(row.get("prompt", ""), str) for row in rows]
-    texts = [rollout.completion.text for rollout in rollouts]
-    return {
-        **columns,
-        "prompts": [_prompt(rollout, chat) for rollout, chat in zip(rollouts, chats, strict=True)],
-        "completions": [
-            [{"role": "assistant", "content": text}] if chat else text for text, chat in zip(texts, chats, strict=True)
-        ],
-        "completion_ids": [list(rollout.completion.token_ids) for rollout in rollouts],
-    }
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def open_function(spec: RewardSpec, name: str) -> Reward:
     """The function or class that `spec.use` names. Raises RecipeError where it cannot be imported, found or made.
 
-    A class is made with `params` as keyword arguments; if it has a `score` method it is used as a Reward, else it is called.
-    A function gets `params` as keyword arguments of every call.
+    `style` and `time_limit` among the params are ours (FunctionParams). A class is made with the others as keyword arguments; if
+    it has a `score` method it is used as a Reward, else it is called. A function gets them as keyword arguments of every call.
     """
     thing, text = _load(spec.use)
-    version = fingerprint(text, spec.use, spec.params)
+    place = f"rewards: use: {spec.use}"
+    spec, own = _own_params(spec)
+    version = fingerprint(text, spec.use, spec.params, own.model_dump(mode="json", include={"style"}))
     if inspect.isclass(thing):
         try:
             thing = thing(**spec.params)
         except Exception as error:
             raise RecipeError(
                 f"{spec.use} could not be made: {type(error).__name__}: {error}",
-                place=f"rewards: use: {spec.use}",
+                place=place,
                 fix="params are the keyword arguments of the class",
             ) from error
     elif spec.params and callable(thing):
         thing = partial(thing, **spec.params)
     if hasattr(thing, "score"):
-        return _AdoptedReward(name, thing, version)
+        return _AdoptedReward(name, thing, version, own.time_limit)
     if not callable(thing):
-        raise RecipeError(f"{spec.use} is {type(thing).__name__}, not a function or a class", place=f"rewards: use: {spec.use}")
-    return FunctionReward(name, thing, version)
+        raise RecipeError(f"{spec.use} is {type(thing).__name__}, not a function or a class", place=place)
+    return FunctionReward(name, thing, version, own, place)
+
+
+def _own_params(spec: RewardSpec) -> tuple[RewardSpec, FunctionParams]:
+    """What of the params is for us, and the entry with the rest."""
+    ours = {key: value for key, value in spec.params.items() if key in FunctionParams.model_fields}
+    rest = {key: value for key, value in spec.params.items() if key not in ours}
+    try:
+        return spec.model_copy(update={"params": rest}), FunctionParams.model_validate(ours)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(
+            f"{first['msg']}, got {first['input']!r}",
+            place=f"rewards: {spec.use}: params.{key}",
+            fix="style names a calling convention, time_limit a number of seconds; both may be left out",
+        ) from None
 
 
 class _AdoptedReward:
     """An object with a `score` of its own, sync or async, under the name that the recipe gives it."""
 
-    def __init__(self, name: str, reward: Any, version: str) -> None:
+    def __init__(self, name: str, reward: Any, version: str, seconds: float) -> None:
         self.name, self._reward = name, reward
         self.version: str = getattr(reward, "version", version)
         self.range: tuple[float, float] | None = getattr(reward, "range", None)
-        self._thread = DaemonThread(f"align-reward-{name}")
+        self._calls = BoundedCalls(f"align-reward-{name}", seconds)
 
     async def score(self, rollouts: Sequence[Rollout]) -> list[Verdict | None]:
-        verdicts: list[Verdict | None] = await _call(self._thread, self._reward.score, rollouts)
+        verdicts: list[Verdict | None] = await self._calls.call(self._reward.score, rollouts)
         return verdicts
 
     def close(self) -> None:
-        """Close the object where it can be closed; what takes long, or waits for a `score` that hangs, is left behind."""
+        """Close the object where it can be closed; what takes long is left behind."""
         if hasattr(self._reward, "close"):
+            closing = DaemonThread(f"align-reward-{self.name}-close")
             with suppress(TimeoutError):
-                self._thread.submit(self._reward.close).result(_CLOSE_SECONDS)
-        self._thread.shutdown(cancel_futures=True)
-
-
-async def _call(thread: DaemonThread, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Await an async function; call another on `thread`, so that it cannot block the event loop."""
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
-        return await function(*arguments, **named)
-    result = await asyncio.get_running_loop().run_in_executor(thread, partial(function, *arguments, **named))
-    return await result if inspect.isawaitable(result) else result
-
-
-def _prompt(rollout: Rollout, chat: bool) -> Any:
-    if chat:
-        return [dict(message) for message in rollout.prompt.messages]
-    column = rollout.prompt.columns.get("prompt")
-    return column if isinstance(column, str) else rollout.prompt.messages[-1]["content"]
+                closing.submit(self._reward.close).result(_CLOSE_SECONDS)
+            closing.shutdown()
+        self._calls.close()
 
 
 def _load(use: str) -> tuple[Any, str]:
