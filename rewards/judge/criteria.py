@@ -50,7 +50,7 @@ async def _levels(asker: Asker, case: Case, rubric: Rubric, criteria: Sequence[C
     keyed = {f"c{number}": criterion for number, criterion in enumerate(criteria, 1)}
     task = criteria_task(keyed, rubric.instructions, rubric.examples)
     reply = await asker.fields([*case.context, ("answer", case.answer)], task, _fields(keyed))
-    return {criterion.name: reply[key]["level"] for key, criterion in keyed.items()}
+    return {criterion.name: int(reply[key]["level"]) for key, criterion in keyed.items()}
 
 
 def _fields(keyed: Mapping[str, Criterion]) -> dict[str, Field]:

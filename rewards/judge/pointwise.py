@@ -19,7 +19,7 @@ _REASON = Field(schema={"type": "string"}, told='"<what decides the score, in on
 async def score_once(asker: Asker, case: Case, params: JudgeParams) -> Verdict:
     """The verdict on an answer by one score from `low` to `high`; the value is its place between them."""
     reply = await asker.fields(_blocks(case), score_task(params), {"reason": _REASON, "score": score_field(params)})
-    return _verdict([reply["score"]], params, reply["reason"])
+    return _verdict([int(reply["score"])], params, reply["reason"])
 
 
 async def score_by_votes(asker: Asker, case: Case, params: JudgeParams) -> Verdict:
@@ -47,7 +47,7 @@ async def score_by_votes(asker: Asker, case: Case, params: JudgeParams) -> Verdi
         "score": score_field(params),
     }
     replies = await settled([asker.fields(_blocks(case), task, fields, draw) for draw in range(params.repetitions)])
-    votes = [reply["score"] for reply in replies if not isinstance(reply, JudgeFailure)]
+    votes = [int(reply["score"]) for reply in replies if not isinstance(reply, JudgeFailure)]
     failures = [reply for reply in replies if isinstance(reply, JudgeFailure)]
     if not votes or len(votes) < params.quorum * len(replies):
         raise JudgeFailure(f"{len(votes)} of {len(replies)} votes: {failures[0].message}", kind=failures[0].kind)

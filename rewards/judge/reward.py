@@ -32,7 +32,6 @@ _DECIDING = (
     "pointwise",
     "prompts",
     "quoting",
-    "replies",
     "reward",
     "rubric",
     "yes_no",

@@ -1,23 +1,29 @@
-"""A judge in this process: a function decides what it replies."""
+"""A judge in this process: a function decides what it replies, and the reply is held to the request as a server's would be."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from align.rewards.judge.answer import Answer, sound_value
 from align.rewards.judge.client import JudgeFailure, JudgeReply, JudgeRequest
 
 Brain = Callable[[JudgeRequest], Any]
 
 
 class FakeClient:
-    """Replies what `brain` makes of a request: a mapping (its id is filled in), log-probs for a request of choices, or a failure."""
+    """Replies what `brain` makes of a request.
+
+    That is a mapping (its id is filled in where it has none), any other JSON value, a text as it is, log-probs for a request of
+    choices, or a failure.
+    """
 
     version = "fake"
 
     def __init__(self, brain: Brain) -> None:
-        self.brain, self.requests, self.closed = brain, [], False
+        self.brain, self.closed = brain, False
         self.requests: list[JudgeRequest] = []
 
     async def ask(self, request: JudgeRequest) -> JudgeReply:
@@ -27,8 +33,9 @@ class FakeClient:
             raise said
         if request.choices:
             return JudgeReply(id=request.id, text="", logprobs=said)
-        value = {"id": request.id, **said} if isinstance(said, Mapping) else said
-        return JudgeReply(id=request.id, text="", value=value)
+        text = said if isinstance(said, str) else json.dumps({"id": request.id, **said} if isinstance(said, Mapping) else said)
+        answer = Answer(text=text, logprobs={}, usage=None)
+        return JudgeReply(id=request.id, text=text, value=sound_value(request, answer))
 
     def close(self) -> None:
         self.closed = True
