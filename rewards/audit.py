@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from align.errors import DataError
 from align.recipe.schema import RewardBudget, RewardSpec
+from align.rewards.answers import gold_text
 from align.rewards.compose import RewardStack
 from align.rewards.reward import GOLD_COLUMNS
 from align.rewards.rows import read_rollouts
@@ -81,6 +82,11 @@ class _Row:
     rollout: Rollout
     reference: str | None
 
+    @property
+    def answer(self) -> str | None:
+        """What the reference comes down to, without its working."""
+        return None if self.reference is None else gold_text(self.reference)
+
     def answered(self, text: str) -> Rollout:
         return replace(self.rollout, completion=replace(self.rollout.completion, text=text, token_ids=(), logprobs=()))
 
@@ -144,10 +150,10 @@ def _probes(rows: Sequence[_Row]) -> Iterator[tuple[str, _Answers]]:
         yield "a list of references, the right one among them", _Answers(expected="no pass", rollouts=lists)
     yield "the question echoed", _Answers(expected="no pass", rollouts=[row.answered(_question(row)) for row in rows])
     for constant in CONSTANTS:
-        lucky = sum(row.reference == constant for row in rows) / len(rows)
+        lucky = sum(row.answer == constant for row in rows) / len(rows)
         answers = _Answers(expected="no pass", rollouts=[row.answered(constant) for row in rows], lucky=lucky)
         yield f"always {constant!r}" if constant else "an empty answer", answers
-    few = rows[:_FEW]
+    few = sorted(rows, key=lambda row: len(row.answer or ""))[-_FEW:]  # a short answer may be met by chance
     yield "hostile strings", _Answers(expected="no pass", rollouts=[row.answered(text) for row in few for text in HOSTILE])
     long = [text for row in few for text in (row.answered("a" * _LONG), row.answered("1 + " * (_LONG // 4)))]
     yield "a million characters", _Answers(expected="no pass", rollouts=long)

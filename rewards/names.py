@@ -31,6 +31,7 @@ REWARD_TABLE: Mapping[str, str] = {
     "format.repetition": "align.rewards.format:RepetitionFormat",
     "judge": "align.rewards.judge.reward:JudgeReward",
     "rubric": "align.rewards.judge.reward:RubricReward",
+    "code": "align.rewards.code.reward:CodeReward",
     "reward_model": "align.rewards.reward_model:RewardModelReward",
 }
 REWARD_NAMES: tuple[str, ...] = tuple(REWARD_TABLE)

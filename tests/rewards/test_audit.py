@@ -79,6 +79,15 @@ def test_the_limit_and_the_column_of_the_reference(audited):
     assert not {probe.name: probe for probe in other.probes}["the reference"].sound
 
 
+def test_an_answer_that_is_right_for_some_rows_is_no_fault_of_the_reward(tmp_path):
+    rows = [{"prompt": f"{n} mod 3?", "answer": f"Divide.\n#### {n % 3}"} for n in range(30)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    audit = audit_file(RewardSpec(use="math"), tmp_path / "rows.jsonl")
+    (zero,) = [probe for probe in audit.probes if probe.name == "always '0'"]
+    assert zero.statuses["pass"] == 10
+    assert zero.sound
+
+
 def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "none.jsonl").write_text("")
     with pytest.raises(DataError, match="no rows"):
