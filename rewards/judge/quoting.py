@@ -27,13 +27,13 @@ _BRACKETS = {
     for sign in signs
 }
 _ANGLES, _BARS = "<\uff1c\ufe64\u2039\u276e\u3008\u27e8", "|\uff5c\u2223\uffe8\u01c0\u2502\u2758\u00a6"
-_PIPE_TOKEN = re.compile(rf"([{_ANGLES}])(?=\s?[{_BARS}])|(?<=[{_BARS}])(?=[>\uff1e\ufe65\u203a\u276f\u3009\u27e9])")
+_PIPE_TOKEN = re.compile(rf"([{_ANGLES}])(?=[{_BARS}])|(?<=[{_BARS}])(?=[>\uff1e\ufe65\u203a\u276f\u3009\u27e9])")
 _TAG_TOKEN = re.compile(
     r"<(?=/?(?:s|bos|eos|pad|unk|mask|sep|cls|system|user|assistant|human|model|think|thinking|tool_?\w*|function_?\w*"
     r"|(?:start|end|begin)_?of_?\w+|unused_?\d+|extra_id_?\d+|reserved\w*|image\w*|audio\w*|video\w*)>)",
     re.IGNORECASE,
 )
-_BRACKET_TOKEN = re.compile(r"\[(?=/?[A-Z]{2,}(?:_[A-Z]+)*\])|<(?=</?SYS>>)|(?<=[^<]<)(?=/?SYS>>)")
+_BRACKET_TOKEN = re.compile(r"\[(?=/?[A-Z]{2,}(?:_[A-Z]+)*\])|<(?=</?SYS>>)")
 _TURN = re.compile(r"^([ \t]*)(system|user|assistant|human|judge|developer)(?=[ \t]*:)", re.IGNORECASE | re.MULTILINE)
 
 
