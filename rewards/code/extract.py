@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ast
+import re
 
 from align.rewards.answers import visible_part
 from align.rewards.fences import fenced_blocks
 
+_FUNCTION = re.compile(r"^def (\w+)\(", re.MULTILINE)
 _PYTHON = ("python", "py", "python3")
 
 
@@ -44,11 +45,8 @@ def _open_fence(text: str) -> str:
 
 
 def _last_function(prompt: str) -> str | None:
-    try:
-        functions = [node.name for node in ast.parse(prompt).body if isinstance(node, ast.FunctionDef)]
-    except (SyntaxError, ValueError, RecursionError):
-        return None
-    return functions[-1] if functions else None
+    names = _FUNCTION.findall(prompt)
+    return names[-1] if names else None
 
 
 def _head(prompt: str, entry: str) -> str:

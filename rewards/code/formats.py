@@ -68,7 +68,7 @@ from math import isclose
 """
 
 
-def tests_of(row: Mapping[str, Any]) -> Tests:
+def read_tests(row: Mapping[str, Any]) -> Tests:
     """The tests of a row: `tests` of any kind, HumanEval's, MBPP's, APPS's, CodeContests' or LiveCodeBench's columns.
 
     Raises UnusableTestsError where there are none, or they are not of such a form.
@@ -121,7 +121,8 @@ def _own(tests: Any, row: Mapping[str, Any]) -> Tests:
 
 def _human_eval(test: str, entry_point: str, prompt: Any) -> Script:
     """The helpers of the prompt are the tests' own; only the function asked for is the program's."""
-    setup = [_IMPORTS, *([prompt] if isinstance(prompt, str) and _compiles(prompt) else []), test]
+    written = [text for text in (prompt, f"{prompt}    pass\n") if isinstance(prompt, str) and _compiles(text)]
+    setup = [_IMPORTS, *written[:1], test]
     return Script(setup=setup, statements=[f"check({entry_point})"], names=[entry_point])
 
 

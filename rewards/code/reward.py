@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from align.rewards.code.calls import How, run_calls, run_script
 from align.rewards.code.compare import Comparison
 from align.rewards.code.extract import program_of
-from align.rewards.code.formats import Calls, Script, Tests, UnusableTestsError, tests_of
+from align.rewards.code.formats import Calls, Script, Tests, UnusableTestsError, read_tests
 from align.rewards.code.languages import language_of
 from align.rewards.code.outcome import Outcome
 from align.rewards.code.streams import run_streams
@@ -100,7 +100,7 @@ class CodeReward:
     async def _judge(self, rollout: Rollout) -> Verdict:
         row = rollout.prompt.columns
         try:
-            tests = tests_of(row)
+            tests = read_tests(row)
         except UnusableTestsError as error:
             return Verdict.error(str(error))
         program = program_of(rollout.completion.text, languages=self._language.fences, prompt=_beginning(row, tests))
