@@ -16,6 +16,7 @@ from align.rewards.verdict import Verdict
 from align.types import Rollout
 
 if TYPE_CHECKING:
+    from align.rewards.pooling_server import ServedJudge
     from align.rewards.score_model import Judgement, ScoreJudge
 
 
@@ -42,6 +43,15 @@ class RewardModelParams(Params):
     max_batch_tokens: Annotated[int, Field(gt=0)] = Field(16384, description="Tokens of one forward pass, padding included")
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str | None = Field(None, description="Default: the GPU where there is one")
+    server: str | None = Field(
+        None, description="A vLLM pooling server, as http://127.0.0.1:8000; path is the model's name there"
+    )
+    tokenizer: str | None = Field(None, description="server: the local folder of the tokenizer, where path is none")
+    timeout: Annotated[float, Field(gt=0)] = Field(120.0, description="server: seconds of one attempt")
+    deadline: Annotated[float, Field(gt=0)] = Field(900.0, description="server: seconds of one request with all its attempts")
+    first_wait: Annotated[float, Field(gt=0)] = Field(
+        0.5, description="server: bound of the wait before the first retry, in seconds"
+    )
 
 
 class RewardModelReward:
@@ -60,7 +70,7 @@ class RewardModelReward:
 
         self.name, self._params = name, params
         paths = [params.path] if isinstance(params.path, str) else params.path
-        self._judges: Sequence[ScoreJudge] = open_judges(paths, params)
+        self._judges: Sequence[ScoreJudge | ServedJudge] = open_judges(paths, params)
         settings = params.model_dump(mode="json", exclude={"path", "device", "max_batch_tokens"})
         self.version = fingerprint(source_of(type(self)), settings, *(judge.version for judge in self._judges))
         self._thread = DaemonThread(f"align-reward-{name}")
@@ -72,6 +82,8 @@ class RewardModelReward:
 
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
+        for judge in self._judges:
+            judge.close()
 
     def _verdict(self, judgements: Sequence[Judgement]) -> Verdict:
         """One verdict from those of every model."""

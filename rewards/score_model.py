@@ -23,6 +23,7 @@ from align.learner.trained import model_folder
 from align.types import Rollout
 
 if TYPE_CHECKING:
+    from align.rewards.pooling_server import ServedJudge
     from align.rewards.reward_model import RewardModelParams
 
 PLACE = "rewards: reward_model: params.path"
@@ -54,7 +55,7 @@ class ScoreJudge:
 
     def __init__(self, folder: Path, card: RewardModelCard | None, params: RewardModelParams) -> None:
         self._model = load_reward_model(folder, card, dtype=getattr(torch, params.dtype), place=PLACE)
-        self._tokenizer = _tokenizer(folder)
+        self._tokenizer = load_judge_tokenizer(folder)
         self._chat = Chat(self._tokenizer)
         self._turn_end = end_of_turn(self._chat)
         self.card, self.version = card, content_hash(folder)
@@ -77,6 +78,9 @@ class ScoreJudge:
     @property
     def judges_steps(self) -> bool:
         return self.card is not None and self.card.loss == "process"
+
+    def close(self) -> None:
+        """Nothing was started."""
 
     def judge(self, rollouts: Sequence[Rollout]) -> list[Judgement]:
         """A judgement of each rollout, in order, scored together in batches of similar length."""
@@ -142,9 +146,9 @@ class ScoreJudge:
         return [tuple(tuple(next(rows)) for _ in one.marks) for one in asked]
 
 
-def open_judges(paths: Sequence[str], params: RewardModelParams) -> list[ScoreJudge]:
+def open_judges(paths: Sequence[str], params: RewardModelParams) -> Sequence[ScoreJudge | ServedJudge]:
     """Load every model. Raises CheckpointError where one cannot be loaded, RecipeError where they do not go together."""
-    judges = [_open(path, params) for path in paths]
+    judges: list[ScoreJudge | ServedJudge] = [_open(path, params) for path in paths]
     kinds = {(judge.attributes, judge.card.step_separator if judge.card else None) for judge in judges}
     if len(kinds) > 1:
         fix = (
@@ -159,7 +163,11 @@ def open_judges(paths: Sequence[str], params: RewardModelParams) -> list[ScoreJu
     return judges
 
 
-def _open(path: str, params: RewardModelParams) -> ScoreJudge:
+def _open(path: str, params: RewardModelParams) -> ScoreJudge | ServedJudge:
+    if params.server is not None:
+        from align.rewards.pooling_server import ServedJudge
+
+        return ServedJudge(path, params)
     try:
         folder = Path(model_folder(path)).expanduser()
     except CheckpointError as error:
@@ -184,7 +192,7 @@ def _downloaded(path: str) -> Path:
         ) from None
 
 
-def _tokenizer(folder: Path) -> Any:
+def load_judge_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:

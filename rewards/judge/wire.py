@@ -39,9 +39,9 @@ class NotConnected(JudgeFailure):
 class Wire:
     """Connections to one server; for one event loop."""
 
-    def __init__(self, settings: JudgeSettings) -> None:
+    def __init__(self, settings: JudgeSettings, route: str = "/chat/completions") -> None:
         assert settings.base_url is not None
-        self._url, self._timeout = f"{settings.base_url}/chat/completions", settings.timeout
+        self._url, self._timeout = f"{settings.base_url}{route}", settings.timeout
         self._key = api_key(settings)
         count = settings.max_concurrency
         self._http = httpx2.AsyncClient(
