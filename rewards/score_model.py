@@ -196,10 +196,14 @@ def load_judge_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         fix = "put the tokenizer that it was trained with into its folder"
         raise CheckpointError(f"the reward model has no tokenizer: {first_line(error)}", place=PLACE, fix=fix) from None
+    if not tokenizer.chat_template:
+        fix = "put the chat template that it was trained with into its folder, as chat_template.jinja"
+        raise CheckpointError("the reward model's tokenizer has no chat template", place=PLACE, fix=fix)
+    return tokenizer
 
 
 def content_hash(folder: Path) -> str:

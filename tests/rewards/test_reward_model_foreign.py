@@ -1,0 +1,92 @@
+"""Models that were not trained here: saved by transformers, without our card."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForSequenceClassification
+
+from align.errors import AlignError
+from align.learner.fresh import train_tokenizer
+from align.recipe.schema import RewardSpec, TokenizerInit
+from align.rewards.registry import open_reward
+from align.rewards.score_model import ScoreJudge
+
+
+def foreign(folder: Any, labels: int = 1, pad: bool = True, template: bool = True, bos: bool = False) -> Any:
+    tokenizer = train_tokenizer(TokenizerInit(vocab_size=300), ["please 42 no 17+25=? " * 9])
+    if bos:
+        from tokenizers.processors import TemplateProcessing
+
+        tokenizer.add_special_tokens({"bos_token": "<s>"})
+        tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+        pair = [("<s>", tokenizer.bos_token_id)]
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=pair)
+    if not template:
+        tokenizer.chat_template = None
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.3,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id if pad else None,
+        num_labels=labels,
+    )
+    if not pad:
+        tokenizer.pad_token = None
+    torch.manual_seed(0)
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def scored(folder: Any, rollout: Any, **params: Any) -> list[Any]:
+    reward = open_reward(RewardSpec(use=str(folder), params=params))
+    try:
+        return asyncio.run(reward.score([rollout("please 42", prompt="17+25=?"), rollout("no", prompt="17+25=?")]))
+    finally:
+        reward.close()
+
+
+@pytest.mark.parametrize("case", [{}, {"labels": 3}, {"pad": False}, {"bos": True}], ids=["one", "three", "no_pad", "bos"])
+def test_scores_are_those_of_transformers(case, tmp_path, rollout):
+    tokenizer = foreign(tmp_path, **case)
+    verdicts = scored(tmp_path, rollout)
+    turns = [{"role": "user", "content": "17+25=?"}, {"role": "assistant", "content": "please 42"}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False).rstrip("\n")
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    if case.get("bos"):
+        assert (ids == tokenizer.bos_token_id).sum() == 1
+    with torch.no_grad():
+        logits = LlamaForSequenceClassification.from_pretrained(tmp_path)(ids).logits[0]
+    assert verdicts[0].value == pytest.approx(logits.mean().item(), abs=1e-4)
+    assert verdicts[1].value != pytest.approx(verdicts[0].value, abs=1e-4)
+
+
+def test_the_sequence_begins_with_one_bos(tmp_path, rollout, monkeypatch):
+    tokenizer = foreign(tmp_path, bos=True)
+    seen: list[tuple[int, ...]] = []
+    whole = ScoreJudge._whole
+    monkeypatch.setattr(ScoreJudge, "_whole", lambda *a: seen.append((one := whole(*a)).token_ids) or one)
+    scored(tmp_path, rollout)
+    assert [ids.count(tokenizer.bos_token_id) for ids in seen] == [1, 1]
+
+
+def test_bfloat16_is_near(tmp_path, rollout):
+    foreign(tmp_path)
+    assert scored(tmp_path, rollout, dtype="bfloat16")[0].value == pytest.approx(scored(tmp_path, rollout)[0].value, abs=0.1)
+
+
+def test_a_tokenizer_without_template_says_so(tmp_path, rollout):
+    foreign(tmp_path, template=False)
+    with pytest.raises(AlignError, match="template") as error:
+        scored(tmp_path, rollout)
+    assert error.value.fix
