@@ -71,7 +71,9 @@ class RewardModelReward:
         self.name, self._params = name, params
         paths = [params.path] if isinstance(params.path, str) else params.path
         self._judges: Sequence[ScoreJudge | ServedJudge] = open_judges(paths, params)
-        settings = params.model_dump(mode="json", exclude={"path", "device", "max_batch_tokens"})
+        settings = params.model_dump(
+            mode="json", exclude={"path", "device", "max_batch_tokens", "timeout", "deadline", "first_wait"}
+        )
         self.version = fingerprint(source_of(type(self)), settings, *(judge.version for judge in self._judges))
         self._thread = DaemonThread(f"align-reward-{name}")
 
