@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from align.data.tasks.chain_sum import ChainSum
 from align.data.tasks.countdown import Countdown
 from align.data.tasks.knights import Knights
+from align.data.tasks.one_liner import OneLiner
 from align.data.tasks.reasoning_gym import PREFIX, ReasoningGymTask
 from align.data.tasks.task import LANES, Task, TaskParams
 from align.errors import DataError, RecipeError
 
-TASKS: dict[str, Task] = {task.name: task for task in (ChainSum(), Countdown(), Knights())}
+TASKS: dict[str, Task] = {task.name: task for task in (ChainSum(), Countdown(), Knights(), OneLiner())}
 
 _MOST_REPEATS = 2_000
 

@@ -22,6 +22,7 @@ CASES = [
     ("chain_sum", {"mistakes": ["slip", "carry", "skip"]}),
     ("countdown", {}),
     ("knights", {}),
+    ("one_liner", {}),
 ]
 
 
