@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from align.recipe.schema import RewardSpec
     from align.rewards.audit import Audit
     from align.rewards.files import ScoreReport
+    from align.rewards.judge.calibrate import Calibration
     from align.run.console import RunConsole
 
 # The loop of each kind of recipe: a module with `train`.
@@ -210,6 +211,19 @@ def _rewards_of(recipe: str | Path, overrides: str | Sequence[str]) -> tuple[lis
     if not resolved.recipe.reward_specs:
         raise RecipeError("this recipe has no rewards", place=str(recipe), fix="name rewards with --reward")
     return resolved.recipe.reward_specs, resolved.recipe.combination
+
+
+def calibrate(
+    data: str | Path, label: str, *, value: str = "value", threshold: float = 0.5, draws: int = 1000, seed: int = 0
+) -> Calibration:
+    """How well the values of a scored file agree with labels, and what else they follow: length, and the place of an answer.
+
+    `label` and `value` are columns; a row counts as good from `threshold` up, where labels are of two kinds. `draws` resamples
+    give the 95 % intervals.
+    """
+    from align.rewards.judge.calibrate import calibrate_file
+
+    return calibrate_file(Path(data), label, value=value, threshold=threshold, draws=draws, seed=seed)
 
 
 def export(source: str | Path, out: str | Path, *, dtype: str | None = None, overwrite: bool = False) -> Path:

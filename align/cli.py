@@ -259,6 +259,20 @@ def _audit(audits: list[Audit], console: RunConsole) -> None:
         )
 
 
+@app.command(epilog="Example: align calibrate --data scored.jsonl --label human")
+def calibrate(
+    data: Annotated[Path, typer.Option(help="What `align score` has written, from rows with a label.")],
+    label: Annotated[str, typer.Option(help="The column that holds the label: a number, or true and false.")],
+    value: Annotated[str, typer.Option(help="The column that holds the value.")] = "value",
+    threshold: Annotated[float, typer.Option(help="Good from this value up, where labels are of two kinds.")] = 0.5,
+) -> None:
+    """Compare a judge's values with labels: agreement, kappa, order, bias for length and place, with 95 % intervals."""
+    from align import api
+    from align.evaluate.calibration_table import calibration_table
+
+    _show(calibration_table(api.calibrate(data, label, value=value, threshold=threshold)))
+
+
 @recipes_app.command("list")
 def list_recipes() -> None:
     """List the built-in recipes."""

@@ -75,11 +75,11 @@ def score_file(
     """Score the `completion` (text or messages) of each row of a .jsonl, .json, .csv (each also .gz) or .parquet file.
 
     `rewards` are those of a recipe, or names with `params` as in `named_rewards`. `out` gets every row in order, as JSON lines,
-    with `value` (null where there is no verdict), `status`, `reward` and `detail` added; of several rewards the value is what
-    `combine` makes of them (their weighted sum), and `verdicts` holds each. `columns` maps our column names to the file's;
-    "outer.inner" is the `inner` of the object in column `outer`, unless a column has that very name. Rows with the same
-    `prompt_id`, one after the other, are one group. The first `explain` rows are explained. `on_progress` gets the rows done and,
-    at the end, their number.
+    with `value` (null where there is no verdict), `status`, `reward`, `detail` and, where there are some, `parts` added; of
+    several rewards the value is what `combine` makes of them (their weighted sum), and `verdicts` holds each. `columns` maps our
+    column names to the file's; "outer.inner" is the `inner` of the object in column `outer`, unless a column has that very name.
+    Rows with the same `prompt_id`, one after the other, are one group. The first `explain` rows are explained. `on_progress` gets
+    the rows done and, at the end, their number.
 
     Raises RecipeError for an unknown reward or parameter, DataError for an unreadable row or a missing column (`out` is then not
     written), StorageError where `out` cannot be written.
@@ -217,7 +217,8 @@ def _summary(scored: Scored) -> dict[str, Any]:
     value = None if math.isnan(scored.reward) else scored.reward
     if len(verdicts) == 1:
         name, verdict = next(iter(verdicts.items()))
-        return {"value": value, "status": verdict.status, "reward": name, "detail": verdict.detail}
+        parts = {"parts": dict(verdict.parts)} if verdict.parts else {}
+        return {"value": value, "status": verdict.status, "reward": name, "detail": verdict.detail, **parts}
     if not verdicts:
         return {"value": None, "status": "error", "reward": "", "detail": "no reward applies to this row"}
     present = {verdict.status for verdict in verdicts.values()}
@@ -231,4 +232,5 @@ def _summary(scored: Scored) -> dict[str, Any]:
 
 
 def _plain(verdict: Verdict) -> dict[str, Any]:
-    return {"value": verdict.value, "status": verdict.status, "detail": verdict.detail}
+    parts = {"parts": dict(verdict.parts)} if verdict.parts else {}
+    return {"value": verdict.value, "status": verdict.status, "detail": verdict.detail, **parts}

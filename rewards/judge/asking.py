@@ -31,9 +31,9 @@ class Asker:
     async def fields(self, blocks: Sequence[Block], task: str, fields: Mapping[str, Field], draw: int = 0) -> Mapping[str, Any]:
         """What the judge replies under each of the keys. Raises JudgeFailure where it gives no sound reply to this request.
 
-        `draw` is the number of a repetition, which then has a seed of its own.
+        `draw` is the number of a repetition, which has a seed and an id of its own.
         """
-        seal = seal_for(blocks, task)
+        seal = seal_for(blocks, f"{task}\n{draw}")
         schema = object_schema(
             {"id": {"type": "string", "enum": [seal.id]}, **{key: field.schema for key, field in fields.items()}}
         )
