@@ -43,7 +43,8 @@ class OneLiner:
     def row(self, seed: int, index: int, params: OneLinerParams) -> dict[str, Any]:
         random = row_random(self.name, seed, index)
         steps = draw_problem(random, seed, lambda r: _draw(r, params))
-        written, mistake = steps, ""
+        written: Sequence[Step] = steps
+        mistake = ""
         if random.random() < params.error_rate:
             written, mistake = _shortened(random, steps)
         return {

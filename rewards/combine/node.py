@@ -85,7 +85,8 @@ class Node(BaseModel):
 
     def columns(self, samples: Samples) -> list[tuple[Part, ...]]:
         """The children's parts of each sample."""
-        return list(zip(*(child.evaluate(samples) for child in self.children), strict=True))
+        columns = [child.evaluate(samples) for child in self.children]
+        return list(zip(*columns, strict=True)) if columns else [()] * len(samples.rollouts)
 
 
 class Reward(Node):

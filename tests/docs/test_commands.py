@@ -96,7 +96,9 @@ def folder(tmp_path_factory):
     rows = [{"question": f"What is {i}+{i}?", "answer": f"Twice.\n#### {2 * i}", "completion": f"so {2 * i}"} for i in range(8)]
     for name in ("problems.jsonl", "completions.jsonl"):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    programs = [{"completion": f"def f(x):\n    return x + {i}", "tests": {"asserts": [f"assert f(1) == {i + 1}"]}} for i in range(3)]
+    programs = [
+        {"completion": f"def f(x):\n    return x + {i}", "tests": {"asserts": [f"assert f(1) == {i + 1}"]}} for i in range(3)
+    ]
     (folder / "programs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in programs))
     pairs = [{"prompt": f"What is {i}+{i}?", "chosen": f"so {2 * i}", "rejected": f"so {2 * i + 1}"} for i in range(8)]
     for name in ("pairs.jsonl", "held_out.jsonl"):

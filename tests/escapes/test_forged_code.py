@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ def grader():
     scorer.close()
 
 
-def rollout(program: str, row: dict[str, object]) -> Rollout:
+def rollout(program: str, row: Any) -> Rollout:
     completion = Completion(
         prompt_index=0, sample_index=0, token_ids=(), logprobs=(), text=f"```python\n{program}\n```", finish_reason="stop"
     )

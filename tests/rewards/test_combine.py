@@ -82,6 +82,12 @@ def test_an_error_is_no_number_and_what_does_not_apply_is_left_out(operation: st
     assert value(tree) is None
 
 
+def test_without_any_reward_nothing_applies() -> None:
+    (one,) = scored(RewardStack([]), rollout())
+    assert math.isnan(one.reward)
+    assert one.verdicts == {}
+
+
 def test_a_weight_of_zero_only_looks() -> None:
     assert value({"sum": {"a": 1.0, "b": 0.0}}, a=0.5, b=ERROR) == 0.5
 

@@ -15,7 +15,6 @@ from align.errors import RecipeError, RewardError
 from align.recipe.schema import RewardBudget, RewardSpec
 from align.rewards.compose import RewardStack, reward_metrics
 from align.rewards.scorer import Scorer
-from align.rewards.verdict import Verdict
 from align.types import Rollout, Scored
 
 Make = Callable[..., Rollout]

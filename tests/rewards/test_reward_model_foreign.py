@@ -38,8 +38,8 @@ def foreign(folder: Any, labels: int = 1, pad: bool = True, template: bool = Tru
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id if pad else None,
-        num_labels=labels,
     )
+    config.num_labels = labels
     if not pad:
         tokenizer.pad_token = None
     torch.manual_seed(0)
@@ -75,7 +75,13 @@ def test_the_sequence_begins_with_one_bos(tmp_path, rollout, monkeypatch):
     tokenizer = foreign(tmp_path, bos=True)
     seen: list[tuple[int, ...]] = []
     whole = ScoreJudge._whole
-    monkeypatch.setattr(ScoreJudge, "_whole", lambda *a: seen.append((one := whole(*a)).token_ids) or one)
+
+    def noted(*given):
+        asked = whole(*given)
+        seen.append(asked.token_ids)
+        return asked
+
+    monkeypatch.setattr(ScoreJudge, "_whole", noted)
     scored(tmp_path, rollout)
     assert [ids.count(tokenizer.bos_token_id) for ids in seen] == [1, 1]
 

@@ -10,7 +10,7 @@ from typing import Any
 from align.rewards.judge.answer import Answer, sound_value
 from align.rewards.judge.client import JudgeFailure, JudgeReply, JudgeRequest
 
-Brain = Callable[[JudgeRequest], Any]
+Brain = Callable[[Any], Any]  # of a JudgeRequest
 
 
 class FakeClient:

@@ -166,7 +166,7 @@ def test_criteria_are_read_from_rows_as_data_sets_have_them(column: Any, weights
     assert [criterion.name for criterion in found] == names
 
 
-BAD_COLUMNS = [
+BAD_COLUMNS: list[Any] = [
     None,
     7,
     "",
