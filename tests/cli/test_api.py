@@ -56,7 +56,9 @@ def test_unknown_names_are_attribute_errors() -> None:
 
 
 def test_dir_shows_the_public_functions() -> None:
-    assert dir(align) == sorted(["__version__", "check", "doctor", "evaluate", "export", "recipes", "score", "train"])
+    assert dir(align) == sorted(
+        ["__version__", "audit", "calibrate", "check", "doctor", "evaluate", "export", "recipes", "score", "train"]
+    )
 
 
 def test_one_text_stands_for_a_list_of_one(tmp_path: Path) -> None:
