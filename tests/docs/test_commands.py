@@ -64,6 +64,9 @@ PAGES = [
     "docs/reward_models.md",
     "docs/rewards.md",
     "docs/code.md",
+    "docs/judges.md",
+    "docs/math.md",
+    "docs/plugins.md",
     "docs/verifiers.md",
     "docs/sandbox.md",
     "docs/preference.md",
@@ -100,6 +103,9 @@ def folder(tmp_path_factory):
         {"completion": f"def f(x):\n    return x + {i}", "tests": {"asserts": [f"assert f(1) == {i + 1}"]}} for i in range(3)
     ]
     (folder / "programs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in programs))
+    judged = [{"completion": "x" * i, "value": i / 8, "status": "pass", "human": i > 3} for i in range(8)]
+    (folder / "scored_by_judge.jsonl").write_text("".join(json.dumps(row) + "\n" for row in judged))
+    (folder / "mine.py").write_text(blocks((Path(__file__).parents[2] / "docs" / "plugins.md").read_text(), "python")[0])
     pairs = [{"prompt": f"What is {i}+{i}?", "chosen": f"so {2 * i}", "rejected": f"so {2 * i + 1}"} for i in range(8)]
     for name in ("pairs.jsonl", "held_out.jsonl"):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in pairs))
