@@ -160,7 +160,7 @@ def alliteration(text: str) -> str | None:
 
 
 def syllables(word: str) -> int:
-    """Syllables by rule: groups of vowels, without a silent e at the end. It errs on some words, such as those with silent vowels inside."""
+    """Syllables by rule: groups of vowels, without a silent e at the end. It errs on some words."""
     plain = "".join(mark for mark in unicodedata.normalize("NFKD", word.lower()) if mark.isalpha())
     count = len(_SYLLABLE.findall(plain))
     if count > 1 and (re.search(r"(?<![aeiouyl])e\Z|(?<=[aeiouy])le\Z", plain) or re.search(r"[^aeiouydt]ed\Z", plain)):
