@@ -11,7 +11,8 @@ from align.rewards.numbers import parse_number, plain
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _OPENING = re.compile(r"\s*\\(?:boxed|fbox)\s*\{")
 _BETWEEN_BOXES = re.compile(
-    r"(?:[\s$,;()\[\]&~]|\\\\|\\[()\[\],;! ]|\\q?quad|\\(?:text|mathrm)\{\s*(?:and|or)\s*\}|\b(?:and|or)\b){1,40}"
+    r"(?:[\s$,;()\[\]&~]|\\\\|\\[()\[\],;! ]|\\q?quad|\b(?:and|or)\b"
+    r"|\\(?:text|mathrm)\{[^{}\\]{0,60}\b(?:and|or)\b[^{}\\]{0,60}\}){0,40}"
 )
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(.*)$", re.MULTILINE)
 _ANSWER_TAG = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL)

@@ -24,6 +24,7 @@ _NUMERAL = re.compile(
 _PROSE = re.compile(r"(?:^|(?<=\s))(?!and\s)(?:it|is|so|we|to|of|in|[A-Za-z]{3,})(?=[\s,.]|$)", re.IGNORECASE)
 _WORDS = re.compile(r"[^\W\d_]{4,}(?:[\s'.,&-]+[^\W\d_]+)*")
 _UPRIGHT = re.compile(r"\\(?:mathrm|text)\s*\{\s*([eid])\s*\}")
+_LOG = re.compile(r"\\log(?![a-z])(?!\s*_)")
 _OPTION = re.compile(r"\(?([A-J])\)?(?:[).:\s].*)?", re.DOTALL)
 
 _UNIT = re.compile(
@@ -104,6 +105,8 @@ def _compare(gold: str, answer: str) -> tuple[str, str]:
     answer, unit = _split_unit(answer)
     if gold_unit and unit and gold_unit != unit:
         return "fail", shown
+    if ("\\ln" in gold) != ("\\ln" in answer):  # one of them writes the natural logarithm as \log
+        gold, answer = _LOG.sub(r"\\ln", gold), _LOG.sub(r"\\ln", answer)
     gold_parsed, parsed = _parsed(gold), _parsed(answer)
     if not gold_parsed:
         return "error", f"the reference answer {gold[:80]!r} cannot be parsed"

@@ -25,6 +25,10 @@ _PERCENT = re.compile(r"\\?%|percent|pct|per cent|percentage", re.IGNORECASE)
 _DEGREE = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\circ|°")
 _UNIT = re.compile(r"[A-Za-z][A-Za-z.]*(?:\s*/\s*[A-Za-z]+)?(?:\s[A-Za-z]+){0,3}\s*(?:\^\s*\{?[23]\}?|[²³])?")
 
+_WORDS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"),
+    *("fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+)
 _BASE_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _BASE_NAMES = {name: base for base, name in enumerate(_BASE_WORDS, start=2)} | {"sixteen": 16}
 _IN_BASE = re.compile(
@@ -55,9 +59,13 @@ def plain(text: str) -> str:
 def parse_number(text: str) -> Number | None:
     """The number that a text is, or None where it is something else or more than one number.
 
-    A unit is words behind the number after a space, or in \\text{}: `5 cm` has one; `2x` and `2 x` are no numbers.
+    A unit is words behind the number after a space, or in \\text{}: `5 cm` has one; `2x` and `2 x` are no numbers. Words up
+    to twenty are numbers.
     """
-    found = _NUMBER.fullmatch(plain(text)) if len(text) <= _LONGEST else None
+    written = plain(text) if len(text) <= _LONGEST else ""
+    if written.casefold() in _WORDS:
+        return Number(value=Fraction(_WORDS.index(written.casefold())), places=0)
+    found = _NUMBER.fullmatch(written)
     if found is None:
         return None
     value, places = _value(found)

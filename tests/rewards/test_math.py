@@ -223,3 +223,25 @@ def test_gold_against_gold_passes_on_math500(judge: Judge, rollout: Make, shared
     shifted = judge("math", [rollout(f"\\boxed{{{a['answer']}}}", b["answer"]) for a, b in itertools.pairwise(rows)])
     same = [(a["answer"], b["answer"]) for a, b, one in zip(rows, rows[1:], shifted, strict=False) if one.value == 1.0]
     assert all(a.split("=")[-1] == b.split("=")[-1] for a, b in same), same
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "status"),
+    [
+        ("\\ln 2", "\\log 2", "pass"),
+        ("\\log 3", "\\ln 3", "pass"),
+        ("\\ln 2", "\\log_2 2", "fail"),
+        ("\\ln 2", "\\log 3", "fail"),
+        ("\\log_{10} 2", "\\ln 2", "fail"),
+        ("3", "three", "pass"),
+        ("3", "thirteen", "fail"),
+        ("13", "Thirteen", "pass"),
+        ("$\\boxed{1}\\boxed{2}$", "1, 2", "pass"),
+        ("(3, 3), (1, 1)", "\\boxed{(3, 3)} \\text{ for part (a) and } \\boxed{(1, 1)}", "pass"),
+        ("(1, 1)", "\\boxed{(3, 3)} \\text{ for part (a) and } \\boxed{(1, 1)}", "fail"),
+    ],
+)
+def test_logarithms_number_words_and_boxes_side_by_side(judge, rollout, gold, answer, status):
+    text = answer if "boxed" in answer else f"so \\boxed{{{answer}}}"
+    (verdict,) = judge("math", [rollout(text, gold)])
+    assert verdict.status == status, verdict
