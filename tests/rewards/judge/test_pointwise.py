@@ -203,7 +203,7 @@ def test_wrong_parameters_are_refused_before_any_call(params: dict[str, Any], sa
 
 def test_the_version_follows_what_can_change_a_verdict() -> None:
     def version(**params: Any) -> str:
-        return JudgeReward("it", JudgeParams.model_validate({"client": CLIENT, **params}), FakeClient(down)).version
+        return JudgeReward("it", JudgeParams.model_validate({"client": CLIENT, **params}), FakeClient(lambda _: down())).version
 
     assert version() == version()
     assert len({version(), version(high=5), version(instructions="x"), version(seed=1)}) == 4

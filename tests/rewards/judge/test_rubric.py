@@ -226,7 +226,9 @@ def test_the_version_follows_the_file(tmp_path: Path) -> None:
     for text in (RUBRIC, RUBRIC, RUBRIC.replace("3", "4")):
         path.write_text(text)
         versions.add(
-            RubricReward("it", RubricParams.model_validate({"client": CLIENT, "rubric": path}), FakeClient(down)).version
+            RubricReward(
+                "it", RubricParams.model_validate({"client": CLIENT, "rubric": path}), FakeClient(lambda _: down())
+            ).version
         )
     assert len(versions) == 2
 
