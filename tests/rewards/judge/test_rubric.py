@@ -269,3 +269,13 @@ def test_a_rubric_that_cannot_be_used_is_refused(params: dict[str, Any], said: s
     with pytest.raises(RecipeError) as caught:
         open_reward(RewardSpec(use="rubric", params={"client": CLIENT, **params}))
     assert said in caught.value.message
+
+
+def test_the_rubric_of_the_documentation_is_one(checkout: Path, tmp_path: Path) -> None:
+    page = (checkout / "docs" / "judges.md").read_text()
+    (text,) = re.findall(r"^```yaml\n(# explains\.yaml\n.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "explains.yaml").write_text(text)
+    rubric = read_rubric(tmp_path / "explains.yaml")
+    assert rubric.value({"right": 1, "steps": 3, "insults": 0, "padding": 0}).value == 1.0
+    assert rubric.value({"right": 1, "steps": 3, "insults": 1, "padding": 0}).value == 0.0
+    assert rubric.value({"right": 0}).why == "gate: right"
