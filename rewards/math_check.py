@@ -12,12 +12,13 @@ from math_verify import LatexExtractionConfig, parse, verify
 from sympy import Basic, Float
 
 from align.rewards.answers import final_answer, visible_part
-from align.rewards.numbers import Number, bases, equal, parse_number, plain
+from align.rewards.numbers import Number, bases, equal, parse_number, plain, same_decimal_sign
 
 _LONGEST_ANSWER = 1000  # characters; what is longer was not meant as an answer
 _TAIL = 400  # characters in which an unmarked answer is looked for
 
-_DOLLARS = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_DOLLARS = re.compile(r"(?<!\\)\$\$?((?:\\.|[^$\\])+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_DOLLAR = re.compile(r"(?<!\\)\$")
 _NUMERAL = re.compile(
     r"(?<![\w.])[-\u2212]?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:\s*/\s*\d+)?(?:\s*(?:\\?%|percent\b|pct\b))?"
 )
@@ -78,7 +79,7 @@ def _unmarked(text: str) -> str | None:
     if text and len(text) <= _TAIL and "\n" not in text and not _PROSE.search(text):
         return text
     tail = text[-_TAIL:]
-    if text.count("$") % 2 == 0 and tail.count("$") % 2:
+    if len(_DOLLAR.findall(text)) % 2 == 0 and len(_DOLLAR.findall(tail)) % 2:
         tail = tail.partition("$")[2]  # the cut went through a formula
     candidates = [match for pattern in (_DOLLARS, _NUMERAL) for match in pattern.finditer(tail)]
     return max(candidates, key=lambda match: match.end()).group() if candidates else None
@@ -88,6 +89,7 @@ def _compare(gold: str, answer: str) -> tuple[str, str]:
     shown = f"{answer[:80]!r} is not {gold[:80]!r}"
     if not gold.strip():
         return "error", "the reference answer is empty"
+    gold, answer = same_decimal_sign(gold, answer)
     plain_gold, plain_answer = plain(gold), plain(answer)
     if plain_gold.casefold() == plain_answer.casefold() and plain_answer:
         return "pass", ""

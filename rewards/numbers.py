@@ -21,6 +21,8 @@ _NUMBER = re.compile(
     r")(?P<space>\s*)(?P<rest>.*)",
     re.DOTALL,
 )
+_COMMA = re.compile(r"-?\d+,(?!\d{3}$)\d+")
+_POINT = re.compile(r"-?\d+\.\d+")
 _PERCENT = re.compile(r"\\?%|percent|pct|per cent|percentage", re.IGNORECASE)
 _DEGREE = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\circ|°")
 _UNIT = re.compile(r"[A-Za-z][A-Za-z.]*(?:\s*/\s*[A-Za-z]+)?(?:\s[A-Za-z]+){0,3}\s*(?:\^\s*\{?[23]\}?|[²³])?")
@@ -81,6 +83,19 @@ def parse_number(text: str) -> Number | None:
             return None
         unit = _unit(rest)
     return Number(value=-value if found["sign"] == "-" else value, places=places, percent=percent, unit=unit)
+
+
+def same_decimal_sign(gold: str, answer: str) -> tuple[str, str]:
+    """Both with a point, where one is a decimal with a comma and the other one with a point: 1,22 and 1.22.
+
+    A comma before three digits groups thousands, and where neither has a point, 1,22 stays a list.
+    """
+    plain_gold, plain_answer = plain(gold), plain(answer)
+    if _COMMA.fullmatch(plain_gold) and _POINT.fullmatch(plain_answer):
+        return plain_gold.replace(",", "."), answer
+    if _POINT.fullmatch(plain_gold) and _COMMA.fullmatch(plain_answer):
+        return gold, plain_answer.replace(",", ".")
+    return gold, answer
 
 
 def bases(text: str) -> list[int]:

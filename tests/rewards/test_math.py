@@ -201,15 +201,15 @@ def test_agreement_with_labelled_model_solutions(judge: Judge, rollout: Make, sh
 @pytest.mark.parametrize(
     ("file", "answer", "expected", "at_least"),
     [
-        ("tricky_triples.dev.jsonl", "response", "expected", 0.96),
-        ("mathverify_triples.dev.jsonl", "answer", "semantic_expected", 0.92),
+        ("tricky_triples.dev.jsonl", "response", "expected", 0.97),
+        ("mathverify_triples.dev.jsonl", "answer", "semantic_expected", 0.97),
     ],
 )
 def test_agreement_with_hard_pairs(
     judge: Judge, rollout: Make, shared_data: Path, file: str, answer: str, expected: str, at_least: float
 ) -> None:
     rows = [json.loads(line) for line in (shared_data / "math_cases" / file).open()]
-    rows = [row for row in rows if row[expected] is not None][::2]  # every second one: parsing is slow
+    rows = [row for row in rows if row[expected] is not None]
     verdicts = judge("math", [rollout(row[answer], row["gold"]) for row in rows])
     agreed = sum((one.value == 1.0) == row[expected] for one, row in zip(verdicts, rows, strict=True))
     assert agreed / len(rows) >= at_least
@@ -244,4 +244,25 @@ def test_gold_against_gold_passes_on_math500(judge: Judge, rollout: Make, shared
 def test_logarithms_number_words_and_boxes_side_by_side(judge, rollout, gold, answer, status):
     text = answer if "boxed" in answer else f"so \\boxed{{{answer}}}"
     (verdict,) = judge("math", [rollout(text, gold)])
+    assert verdict.status == status, verdict
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "status"),
+    [
+        ("\\pi", "\\boxed{3.14159265358979}", "pass"),  # six right decimals stand for an irrational number too
+        ("\\pi", "\\boxed{3.14159}", "fail"),
+        ("$9$", "Answer $ \n 9 \n $", "pass"),  # line breaks are blanks
+        ("(\\frac{3}{5}, \\frac{8}{3}]", "\\boxed{(0.6, 2.6667]}", "fail"),  # no rounding but to six decimals, nowhere
+        ("\\begin{pmatrix}\\frac13\\\\ \\frac15\\end{pmatrix}", "\\boxed{\\begin{pmatrix}0.33\\\\0.2\\end{pmatrix}}", "fail"),
+        ("$f(x)$", "$f(y)$", "fail"),  # variables have names
+        ("1,22", "\\boxed{1.22}", "pass"),  # a comma and a point are one decimal sign
+        ("1.22", "\\boxed{1,22}", "pass"),
+        ("1.222", "\\boxed{1,222}", "fail"),  # but thousands have commas
+        ("(1,22)", "\\boxed{1.22}", "fail"),
+        ("$10/9$", "so $ \\frac{1}{2} \\$ = \\frac{10}{9} $", "pass"),  # a dollar sign that ends no formula
+    ],
+)
+def test_policies_where_labels_may_differ(judge: Judge, rollout: Make, gold: str, answer: str, status: str) -> None:
+    (verdict,) = judge("math", [rollout(answer, gold)])
     assert verdict.status == status, verdict
