@@ -5,24 +5,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
 from align.rewards.answers import gold_text
+from align.rewards.math_policy import Extract, GoldType, Order, Percent, Where
 from align.rewards.pool import Outcome, WorkerPool
 from align.rewards.reward import Params, fingerprint, gold_of
+from align.rewards.units import Units
 from align.rewards.verdict import Verdict
 from align.types import Rollout
 
-_SOURCES = ("math.py", "math_check.py", "numbers.py", "answers.py")
+_SOURCES = (
+    *("math.py", "math_check.py", "math_compare.py", "math_lists.py", "math_parse.py", "math_policy.py"),
+    *("numbers.py", "units.py", "answers.py"),
+)
 
 
 class MathParams(Params):
-    extract: Literal["auto", "marked", "boxed"] = Field(
+    extract: Extract = Field(
         "auto",
         description="Where the answer is read: boxed: a box only; marked: also <answer>, ####, 'A:', 'the answer is'; "
         "auto: where nothing is marked, also the last formula or number",
+    )
+    where: Where = Field(
+        "answer", description="answer: after the thinking only; thinking: where nothing follows it, in the thinking too"
+    )
+    units: Units = Field(
+        "forgive", description="forgive: a missing unit is fine, a different one is wrong; require: the same one; ignore: any"
+    )
+    percent: Percent = Field("either", description="either: 50 % is 50 and is 0.5; strict: 50 % is 0.5 alone")
+    tolerance: float = Field(
+        0.0, ge=0, lt=1, description="Relative to the reference's number, also in sets, tuples, intervals and matrices; 0: exact"
+    )
+    gold_type: GoldType = Field(
+        "auto", description="What the references are, and what an answer must then be; auto: as each of them looks"
+    )
+    order: Order = Field(
+        "auto", description="Of several parts; auto: a tuple has an order and a set has none; else for all lists alike"
     )
     timeout: float = Field(3.0, gt=0, description="CPU seconds for one answer; more is a timeout, which counts as wrong")
     memory_mb: int = Field(
@@ -50,7 +70,7 @@ class MathReward:
         settings = params.model_dump(exclude={"workers"})
         self.name = name
         self.version = fingerprint(*sources, settings, version("math-verify"), version("sympy"))
-        self._extract = params.extract
+        self._settings = params.model_dump(exclude={"workers", "timeout", "memory_mb"})
         self._pool = WorkerPool(
             "align.rewards.math_check:check",
             cpu_seconds=params.timeout,
@@ -60,7 +80,7 @@ class MathReward:
 
     async def score(self, rollouts: Sequence[Rollout]) -> list[Verdict | None]:
         golds = [_golds(rollout) for rollout in rollouts]
-        calls = [(gold, rollout.completion.text, self._extract) for gold, rollout in zip(golds, rollouts, strict=True) if gold]
+        calls = [(gold, rollout.completion.text, self._settings) for gold, rollout in zip(golds, rollouts, strict=True) if gold]
         outcomes = iter(await self._pool.map(calls))
         missing = Verdict.error("the row has no reference answer (columns answer, solution or ground_truth)")
         return [_verdict(next(outcomes)) if gold else missing for gold in golds]

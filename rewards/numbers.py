@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from align.rewards.math_policy import Percent
+from align.rewards.units import Units, unit_name, units_agree
+
 _LONGEST = 2000  # characters of a number; past 4,300 digits Python refuses to convert, and nobody means it
 
 _INVISIBLE = re.compile(r"\\left(?![a-z])|\\right(?![a-z])|\\displaystyle|\\[()\[\]]|\\[!,;: ]|~|\$|\\\$|[€£¥₹]")
@@ -81,7 +84,7 @@ def parse_number(text: str) -> Number | None:
     elif rest:
         if not _UNIT.fullmatch(rest) or not found["space"] or (len(rest) == 1 and "\\" not in text):
             return None
-        unit = _unit(rest)
+        unit = unit_name(rest)
     return Number(value=-value if found["sign"] == "-" else value, places=places, percent=percent, unit=unit)
 
 
@@ -109,18 +112,20 @@ def bases(text: str) -> list[int]:
     return sorted(base for base in numerals if base != 10)
 
 
-def equal(gold: Number, answer: Number) -> bool:
+def equal(gold: Number, answer: Number, *, units: Units = "forgive", percent: Percent = "either", tolerance: float = 0.0) -> bool:
     """Whether an answer is the reference, exactly, under these policies.
 
-    Units: a missing one is forgiven, a different one is not. Percent: where only one side has the sign, 50 % is 50 and is 0.5.
+    `units`: forgive accepts a missing one, a different one is wrong; require wants the same; ignore accepts any. `percent`:
+    where only one side has the sign, 50 % is 50 and is 0.5; strict: 0.5 alone. `tolerance` is relative to the reference.
     Rounding: a decimal stands for a fraction that has no finite decimal if it has six places or more and they are right.
     """
-    if gold.unit and answer.unit and gold.unit != answer.unit:
+    if not units_agree(gold.unit, answer.unit, units):
         return False
     if gold.percent != answer.percent:
-        bare, percent = (answer, gold) if gold.percent else (gold, answer)
-        return bare.value in (percent.value, percent.value / 100)
-    if gold.value == answer.value:
+        bare, signed = (answer, gold) if gold.percent else (gold, answer)
+        values = (signed.value / 100,) if percent == "strict" else (signed.value, signed.value / 100)
+        return any(abs(bare.value - value) <= Fraction(tolerance) * abs(bare.value) for value in values)
+    if abs(gold.value - answer.value) <= Fraction(tolerance) * abs(gold.value):
         return True
     if gold.places is None and answer.places is not None:
         return _rounds_to(gold.value, answer)
@@ -128,11 +133,13 @@ def equal(gold: Number, answer: Number) -> bool:
 
 
 def _rounds_to(exact: Fraction, decimal: Number) -> bool:
+    """Rounded or cut off after six places or more."""
     denominator, places = exact.denominator, decimal.places or 0
     for prime in (2, 5):
         while denominator % prime == 0:
             denominator //= prime
-    return denominator > 1 and places >= 6 and abs(exact - decimal.value) < Fraction(1, 10**places)
+    cut = Fraction(int(exact * 10**places), 10**places)
+    return denominator > 1 and places >= 6 and decimal.value in (cut, round(exact, places))
 
 
 def _value(found: re.Match[str]) -> tuple[Fraction | None, int | None]:
@@ -147,9 +154,3 @@ def _value(found: re.Match[str]) -> tuple[Fraction | None, int | None]:
     if bottom == 0 or (whole and (top < 0 or bottom < 0)):
         return None, None
     return whole + Fraction(top, bottom), None
-
-
-def _unit(rest: str) -> str:
-    """One spelling for `cm^2`, `cm²`, `degrees` and plurals."""
-    unit = re.sub(r"[\s{}.^]", "", rest).casefold().replace("²", "2").replace("³", "3")
-    return unit[:-1] if len(unit) > 3 and unit.endswith("s") else unit

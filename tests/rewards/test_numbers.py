@@ -84,7 +84,7 @@ def _number(text: str) -> Number:
         ("\\frac{1}{2}", "0.5", True),
         ("\\frac{1}{3}", "0.333", False),
         ("\\frac{1}{3}", "0.3333333333", True),
-        ("\\frac{1}{3}", "0.3333334", True),  # off by less than one in its last place
+        ("\\frac{1}{3}", "0.3333334", False),  # off by less than one in its last place
         ("\\frac{1}{3}", "0.3333343", False),
         ("\\frac{2}{3}", "0.666667", True),
         ("\\frac{1}{8}", "0.1250001", False),  # an eighth has a finite decimal: no rounding
