@@ -64,3 +64,15 @@ def test_sandbox_reports_a_line_for_each_layer_and_no_leak(checkout):
     for name in ("host files", "zygote files", "processes", "mounts"):
         (pair,) = re.findall(rf"{name} (\d+) -> (\d+)", done.stdout)
         assert pair[0] == pair[1], done.stdout
+
+
+@pytest.mark.slow
+def test_math_verify_reports_a_row_for_each_file_and_judge(checkout, shared_data):
+    (command,) = re.findall(r"^(python benchmarks/math_verify) ", (checkout / "benchmarks" / "README.md").read_text(), flags=re.M)
+    words = [*shlex.split(command)[1:], "--data", str(shared_data), "--rows", "60"]
+    done = subprocess.run([sys.executable, *words], cwd=checkout, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = re.findall(r"^\| (\w+) \| (align|math-verify) \| \d+ \| ([\d.]+)% \| \d+ \| \d+ \| \d+ \|$", done.stdout, flags=re.M)
+    assert [row[1] for row in rows] == ["align", "math-verify"] * 3
+    assert len({row[0] for row in rows}) == 3
+    assert all(float(accuracy) > 94 for _, judge, accuracy in rows if judge == "align")
