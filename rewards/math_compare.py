@@ -28,6 +28,12 @@ _OPTION = re.compile(r"\(?([A-J])\)?(?:[).:\s].*)?", re.DOTALL)
 _UNIT = re.compile(
     r"(?<=[\w})])\s*\\(?:text|textbf|textrm|mathrm|mbox)\s*(?P<unit>\{[A-Za-z ./]{1,40}\}(?:\^\{?[23]\}?)?)(?=[\s.$]*$)"
 )
+_IN_BRACKETS = re.compile(r"\(\s*([0-9A-Za-z]{1,100})\s*\)\s*_")
+_CONDITION = re.compile(
+    r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\(?:mathbb|mathbf)\s*\{?R\}?\s*)?(?:\\mid(?![a-z])|\||:)\s*(.*\b\1\b.*)\\\}", re.DOTALL
+)
+_NAMED_SETS = dict.fromkeys(("no solution", "no solutions", "no real solution", "no real solutions", "empty set"), "\\emptyset")
+_NAMED_SETS |= dict.fromkeys(("all real numbers", "all reals", "all real", "\u211d"), "\\mathbb{R}")
 _SIGNIFICANT = 30  # digits to which exact numbers are compared where exactness cannot be decided
 
 Result = tuple[str, str]
@@ -38,7 +44,7 @@ def compare(gold: str, answer: str, policy: Policy) -> Result:
     shown = f"{answer[:80]!r} is not {gold[:80]!r}"
     if not gold.strip():
         return "error", "the reference answer is empty"
-    gold, answer = same_decimal_sign(gold, answer)
+    gold, answer = same_decimal_sign(_usual(gold), _usual(answer))
     plain_gold, plain_answer = plain(gold), plain(answer)
     same_text = plain_gold.casefold() == plain_answer.casefold() and bool(plain_answer)
     same_text = same_text and units_agree(currency(gold), currency(answer), policy.units)
@@ -61,6 +67,15 @@ def compare(gold: str, answer: str, policy: Policy) -> Result:
     if policy.gold_type in ("auto", "number", "expression") and (same := _as_numbers(gold, answer, policy)) is not None:
         return ("pass", "") if same else ("fail", shown)
     return _as_formulas(gold, answer, policy, shown)
+
+
+def _usual(text: str) -> str:
+    """Words for sets, set-builder notation and (101)_2 in their usual form."""
+    written = plain(text)
+    if named := _NAMED_SETS.get(written.casefold()):
+        return named
+    condition = _CONDITION.fullmatch(written)
+    return condition[2].strip() if condition else _IN_BRACKETS.sub(r"\1_", text)
 
 
 def _choice(gold: str, answer: str, shown: str) -> Result:

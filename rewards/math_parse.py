@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from math_verify import LatexExtractionConfig, parse
-from sympy import And, Eq, Expr, FiniteSet, I, Interval, Or, Set, Symbol, Tuple, Union
+from sympy import And, Eq, Expr, FiniteSet, I, Intersection, Interval, Or, Set, Symbol, Tuple, Union
 from sympy.core.relational import Relational
 from sympy.matrices import MatrixBase
 
@@ -24,6 +24,7 @@ _SPELLINGS = (
     ("\\mathrm{i}", "i"),
 )
 _OUTWARD = re.compile(r"([\[\]])(?=[^\[\](),]{1,80},)([^\[\](),]{1,80}),([^\[\](),]{1,80})([\[\]])")  # ]0,1[ as in French
+_DEGREES = re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)\s*[({]?\s*)(\d{1,6}(?:\.\d{1,6})?)\s*(?:\^\s*\{?\s*\\circ(?:\s*\})?|°)")
 _LATEX = LatexExtractionConfig(normalization_config=replace(LatexExtractionConfig().normalization_config, units=False))
 _SIDES = {"[": "[", "]": "("}, {"]": "]", "[": ")"}
 
@@ -38,10 +39,11 @@ def parsed(text: str) -> tuple[Any, ...]:
     """
     for spelling, usual in _SPELLINGS:
         text = text.replace(spelling, usual)
+    text = _DEGREES.sub(r"\1\\frac{\2\\pi}{180}", text)
     text = _OUTWARD.sub(_inward, text)
     formula = text if DOLLARS.search(text) or "\\boxed" in text else f"${text.strip()}$"
     read = parse(formula, [_LATEX], parsing_timeout=None)
-    return tuple(_one_i(one) for one in read if not isinstance(one, str))
+    return tuple(_joined(_one_i(one), text) for one in read if not isinstance(one, str))
 
 
 def is_kind(thing: Any, kind: str) -> bool:
@@ -73,6 +75,20 @@ def _inward(found: re.Match[str]) -> str:
     if (opening, closing) == ("[", "]"):
         return found[0]
     return f"{_SIDES[0][opening]}{found[2]},{found[3]}{_SIDES[1][closing]}"
+
+
+def _joined(thing: Any, text: str) -> Any:
+    """Several conditions on one variable as the set they describe; math-verify reads a set of conditions.
+
+    Joined by "or" they describe a union, else an intersection, or the union where nothing meets both: `x < -2, x > 2`.
+    """
+    if not isinstance(thing, FiniteSet) or len(thing.args) < 2 or len(thing.free_symbols) != 1:
+        return thing
+    if not all(isinstance(one, Relational) and one.rel_op not in ("==", "!=") for one in thing.args):
+        return thing
+    pieces = [one.as_set() for one in thing.args]
+    both = Intersection(*pieces)
+    return Union(*pieces) if re.search(r"\bor\b|\\(?:lor|vee)\b", text) or both.is_empty else both
 
 
 def _one_i(thing: Any) -> Any:

@@ -34,6 +34,13 @@ _WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"),
     *("fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
 )
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_NAMED = {word: value for value, word in enumerate(_WORDS)}
+_NAMED |= {tens: 10 * index for index, tens in enumerate(_TENS, start=2)}
+_NAMED |= {f"{tens}-{one}": 10 * index + _NAMED[one] for index, tens in enumerate(_TENS, start=2) for one in _WORDS[1:10]}
+_REPEATING = re.compile(
+    r"(?P<sign>[-+]?)(?P<whole>\d{0,300})\.(?P<digits>\d{0,300})\\overline\s*(?:\{(?P<period>\d{1,300})\}|(?P<one>\d))(?P<more>\.\.\.|\\l?dots)?"
+)
 _BASE_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _BASE_NAMES = {name: base for base, name in enumerate(_BASE_WORDS, start=2)} | {"sixteen": 16}
 _IN_BASE = re.compile(
@@ -65,11 +72,14 @@ def parse_number(text: str) -> Number | None:
     """The number that a text is, or None where it is something else or more than one number.
 
     A unit is words behind the number after a space, or in \\text{}: `5 cm` has one; `2x` and `2 x` are no numbers. Words up
-    to twenty are numbers.
+    to ninety-nine are numbers, and 0.1\\overline{6} is a sixth.
     """
     written = plain(text) if len(text) <= _LONGEST else ""
-    if written.casefold() in _WORDS:
-        return Number(value=Fraction(_WORDS.index(written.casefold())), places=0)
+    word = written.casefold().replace(" ", "-")
+    if word in _NAMED:
+        return Number(value=Fraction(_NAMED[word]), places=0)
+    if repeating := _REPEATING.fullmatch(written):
+        return Number(value=_repeating(repeating), places=None)
     found = _NUMBER.fullmatch(written)
     if found is None:
         return None
@@ -140,6 +150,14 @@ def _rounds_to(exact: Fraction, decimal: Number) -> bool:
             denominator //= prime
     cut = Fraction(int(exact * 10**places), 10**places)
     return denominator > 1 and places >= 6 and decimal.value in (cut, round(exact, places))
+
+
+def _repeating(found: re.Match[str]) -> Fraction:
+    digits, period = found["digits"], found["period"] or found["one"]
+    value = Fraction(
+        int(found["whole"] + digits + period) - int(found["whole"] + digits or "0"), 10 ** len(digits) * (10 ** len(period) - 1)
+    )
+    return -value if found["sign"] == "-" else value
 
 
 def _value(found: re.Match[str]) -> tuple[Fraction | None, int | None]:
