@@ -119,11 +119,14 @@ def test_waiting_is_no_cpu_time(pool: WorkerPool) -> None:
     assert outcomes(pool, ["wait", 0.8]) == [("done", "waited")]
 
 
-def test_replacing_a_killed_process_is_cheap(pool: WorkerPool) -> None:
-    first = outcomes(pool, ["pids"])[0][1]
-    outcomes(pool, ["loop"], ["loop"])
-    keepers = {tuple(outcomes(pool, ["pids"])[0][1])[1] for _ in range(10)}
-    assert first[1] in keepers, "the keeper that imported the function forks again"
+def test_replacing_a_killed_process_is_cheap(module: str) -> None:
+    """With one worker, so that it is the one that was killed which answers again."""
+    with WorkerPool(module, cpu_seconds=0.5, workers=1) as pool:
+        child, keeper = outcomes(pool, ["pids"])[0][1]
+        assert [kind for kind, _ in outcomes(pool, ["loop"], ["loop"])] == ["timeout", "timeout"]
+        child_after, keeper_after = outcomes(pool, ["pids"])[0][1]
+    assert keeper_after == keeper, "the keeper that imported the function forks again"
+    assert child_after != child
 
 
 def test_too_much_memory(pool: WorkerPool) -> None:
