@@ -64,6 +64,11 @@ class RewardStack:
         """The version of each reward by name, for the run's record."""
         return {name: reward.version for name, reward in self._rewards.items()}
 
+    @property
+    def layers(self) -> dict[str, str]:
+        """The layer of the sandbox that each reward with one runs in, for the run's record."""
+        return {name: layer for name, reward in self._rewards.items() if (layer := getattr(reward, "layer", None)) is not None}
+
     async def score(self, rollouts: Sequence[Rollout]) -> list[Scored]:
         """Judge rollouts (whole groups) with every reward at the same time; one that waits for another (`only_if`) after it.
 
@@ -74,7 +79,8 @@ class RewardStack:
         async with asyncio.TaskGroup() as tasks:
             for name in _in_order(self._only_if):
                 first = self._only_if[name]
-                pending[name] = tasks.create_task(_judge_passed(self._rewards[name], rollouts, pending[first] if first else None))
+                waiting = (first, pending[first]) if first else None
+                pending[name] = tasks.create_task(_judge_passed(self._rewards[name], rollouts, waiting))
         by_name = {name: pending[name].result() for name in self._rewards}
         verdicts = [
             {name: verdict for name, column in by_name.items() if (verdict := column[index]) is not None}
@@ -194,14 +200,19 @@ def reward_metrics(scored: Sequence[Scored]) -> dict[str, float]:
 
 
 async def _judge_passed(
-    reward: Reward, rollouts: Sequence[Rollout], first: asyncio.Task[list[Verdict | None]] | None
+    reward: Reward, rollouts: Sequence[Rollout], first: tuple[str, asyncio.Task[list[Verdict | None]]] | None
 ) -> list[Verdict | None]:
-    """The reward's verdicts; where another comes first, only of what passed that, and None of the others."""
+    """The reward's verdicts. Where another comes first: only of what passed that, None of the others, and an error where that
+    one failed to judge, since it is not known then whether this one applies.
+    """
     if first is None:
         return await _judge(reward, rollouts)
-    passed = [index for index, verdict in enumerate(await first) if verdict is not None and verdict.status == "pass"]
+    name, judged = first
+    before = [verdict.status if verdict is not None else None for verdict in await judged]
+    passed = [index for index, status in enumerate(before) if status == "pass"]
     found = dict(zip(passed, await _judge(reward, [rollouts[index] for index in passed]) if passed else [], strict=True))
-    return [found.get(index) for index in range(len(rollouts))]
+    unknown = Verdict.error(f"waits for {name}, which gave no verdict")
+    return [unknown if status == "error" else found.get(index) for index, status in enumerate(before)]
 
 
 async def _judge(reward: Reward, rollouts: Sequence[Rollout]) -> list[Verdict | None]:

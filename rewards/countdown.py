@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from fractions import Fraction
 from typing import Any, Literal
 
 from pydantic import Field
 
-from align.data.tasks.expression import ExpressionError, numbers_of, parse, tokens_of, value_of
+from align.data.tasks.countdown import Countdown, judge_expression
 from align.rewards.answers import final_answer, visible_part
 from align.rewards.golds import column_of
-from align.rewards.reward import Params, TextReward
+from align.rewards.reward import Params, TextReward, fingerprint, source_of
 from align.rewards.verdict import Verdict
 from align.types import Rollout
 
@@ -40,6 +38,7 @@ class CountdownReward(TextReward):
     def __init__(self, name: str, params: CountdownParams) -> None:
         super().__init__(name, params)
         self._params = params
+        self.version = fingerprint(self.version, source_of(Countdown))
 
     def judge(self, rollout: Rollout) -> Verdict:
         given, target = column_of(rollout, _NUMBERS), rollout.prompt.columns.get("target", self._params.target)
@@ -51,17 +50,7 @@ class CountdownReward(TextReward):
         expression, equals, claimed = _answer(text).partition("=")
         if equals and claimed.strip().strip("$.") != str(target):
             return Verdict.failed(f"claims {claimed.strip()[:40]!r}, wanted is {target}")
-        try:
-            tokens = tokens_of(_plain(expression))
-            tree, used = parse(tokens), Counter(numbers_of(tokens))
-            if used != Counter(given) if self._params.once == "exactly" else used - Counter(given):
-                return Verdict.failed(f"used {sorted(used.elements())}, given were {sorted(given)}")
-            value = value_of(tree)
-        except ExpressionError as error:
-            return Verdict.unparsable(str(error))
-        except ZeroDivisionError:
-            return Verdict.failed("divides by zero")
-        return Verdict.passed() if value == Fraction(target) else Verdict.failed(f"makes {value}, not {target}")
+        return judge_expression(_plain(expression), given, target, all_used=self._params.once == "exactly")
 
 
 def _answer(text: str) -> str:

@@ -77,7 +77,8 @@ class Session:
         `record` is stored in environment.json, beside the versions of the rewards.
         """
         self._site, self._parts, self._held_out, self._models = site, parts, held_out, models or {}
-        record = {**({} if held_out else {"rewards": site.scorer.stack.versions}), **record}
+        judges = {} if held_out else {"rewards": site.scorer.stack.versions, "sandbox": site.scorer.stack.layers}
+        record = {**judges, **record}
         self.run = self._stack.enter_context(RunDirectory.open(self.resolved, **self._how, record=record))
         prepare()
         if self.run.resumed:

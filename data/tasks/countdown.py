@@ -72,21 +72,23 @@ class Countdown:
         Every number must be used exactly once and the exact value must be the target. Only `row["numbers"]` and
         `row["target"]` are read, so rows from a file that have these columns can be checked too.
         """
-        text = _answer_text(completion)
-        try:
-            tokens = tokens_of(text)
-            tree = parse(tokens)
-            # the numbers are compared before anything is computed: what is left to compute is then small
-            if Counter(numbers_of(tokens)) != Counter(row["numbers"]):
-                return Verdict.failed(f"used {numbers_of(tokens)}, given were {list(row['numbers'])}")
-            value = value_of(tree)
-        except ExpressionError as error:
-            return Verdict.unparsable(str(error))
-        except ZeroDivisionError:
-            return Verdict.failed("divides by zero")
-        if value == Fraction(row["target"]):
-            return Verdict.passed()
-        return Verdict.failed(f"makes {value}, not {row['target']}")
+        return judge_expression(_answer_text(completion), row["numbers"], row["target"])
+
+
+def judge_expression(text: str, given: Sequence[int], target: int, *, all_used: bool = True) -> Verdict:
+    """Whether an expression makes the target of the given numbers, each used exactly once, or else at most once."""
+    try:
+        tokens = tokens_of(text)
+        tree, used = parse(tokens), Counter(numbers_of(tokens))
+        # the numbers are compared before anything is computed: what is left to compute is then small
+        if used != Counter(given) if all_used else used - Counter(given):
+            return Verdict.failed(f"used {sorted(used.elements())}, given were {sorted(given)}")
+        value = value_of(tree)
+    except ExpressionError as error:
+        return Verdict.unparsable(str(error))
+    except ZeroDivisionError:
+        return Verdict.failed("divides by zero")
+    return Verdict.passed() if value == Fraction(target) else Verdict.failed(f"makes {value}, not {target}")
 
 
 def _answer_text(completion: str) -> str:

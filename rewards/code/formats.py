@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-import itertools
 import json
-import math
-import operator
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +17,12 @@ class UnusableTestsError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A call and what it must return."""
+    """A call and what it must return: `expected`, or one of `others`."""
 
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     expected: Any
+    others: Sequence[Any] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +59,6 @@ class Script:
 
 
 Tests = Calls | Streams | Script
-_STANDARD = {name for module in (math, itertools, operator) for name in dir(module)} | set(sys.stdlib_module_names)
 _IMPORTS = """
 import bisect, collections, datetime, functools, heapq, itertools, math, operator, random, re, string
 from math import isclose
@@ -127,16 +124,17 @@ def _human_eval(test: str, entry_point: str, prompt: Any) -> Script:
 
 
 def _asserts(statements: Sequence[str], setup: Sequence[str], entry_point: str | None) -> Script:
-    """Free names of the assertions are the program's, unless Python or its standard library has them: a program's own `set`
-    or `isclose` must not decide whether its answer is right.
+    """Free names of the assertions are the program's, unless the tests or Python have them: a program's own `set` or `isclose`
+    must not decide whether its answer is right. A module's name stands before a dot; a function may have that name too.
     """
-    own = {name for part in (*setup, *statements) for name in _bound(part)}
+    own = {name for part in (_IMPORTS, *setup, *statements) for name in _bound(part)} - {entry_point}
     used = dict.fromkeys(name for statement in statements for name in _loaded(statement))
-    names = [name for name in used if name not in own and not hasattr(builtins, name)]
-    foreign = [name for name in names if name not in _STANDARD or name == entry_point]
-    if not foreign:
+    free = [name for name in used if name not in own and not hasattr(builtins, name)]
+    dotted = {name for statement in statements for name in _dotted(statement)} & sys.stdlib_module_names - {entry_point}
+    modules, names = [name for name in free if name in dotted], [name for name in free if name not in dotted]
+    if not names:
         raise UnusableTestsError("the assertions name no function of the program's")
-    return Script(setup=[_IMPORTS, *setup], statements=statements, names=foreign)
+    return Script(setup=[_IMPORTS, *(f"import {name}" for name in modules), *setup], statements=statements, names=names)
 
 
 def _inputs_outputs(found: Mapping[str, Any]) -> Tests:
@@ -144,10 +142,8 @@ def _inputs_outputs(found: Mapping[str, Any]) -> Tests:
     inputs, outputs, name = found["inputs"], found["outputs"], found.get("fn_name")
     pairs = list(zip(inputs, outputs, strict=True))
     if name:
-        # APPS wraps some results in a list of one
-        return Calls(
-            entry_point=name, cases=[Case(args=list(given), kwargs={}, expected=_unwrapped(out)) for given, out in pairs]
-        )
+        cases = [Case(args=list(given), kwargs={}, expected=out, others=_unwrapped(out)) for given, out in pairs]
+        return Calls(entry_point=name, cases=cases)
     return Streams(cases=[Stream(input=_lines(given), outputs=(_lines(out),)) for given, out in pairs])
 
 
@@ -180,8 +176,9 @@ def _lines(value: Any) -> str:
     return value if isinstance(value, str) else "\n".join(map(str, value))
 
 
-def _unwrapped(value: Any) -> Any:
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+def _unwrapped(value: Any) -> Sequence[Any]:
+    """APPS wraps some results in a list of one, and does not say which."""
+    return tuple(value) if isinstance(value, list) and len(value) == 1 else ()
 
 
 def _compiles(text: str) -> bool:
@@ -201,6 +198,12 @@ def _parsed(statement: str) -> ast.Module:
 
 def _loaded(statement: str) -> list[str]:
     return [node.id for node in ast.walk(_parsed(statement)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
+
+
+def _dotted(statement: str) -> list[str]:
+    """Names that stand before a dot."""
+    attributes = [node.value for node in ast.walk(_parsed(statement)) if isinstance(node, ast.Attribute)]
+    return [value.id for value in attributes if isinstance(value, ast.Name)]
 
 
 def _bound(part: str) -> set[str]:

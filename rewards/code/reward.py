@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -69,8 +70,8 @@ class CodeReward:
         self._language = language_of(params.language, params.command)
         self._comparison = Comparison(tolerance=params.tolerance, order=params.order)
         limits = Limits(
-            wall_seconds=params.timeout if self._language.run else params.total,
-            cpu_seconds=params.timeout if self._language.run else params.total,
+            wall_seconds=params.total,
+            cpu_seconds=params.total,
             memory_bytes=params.memory_mb << 20,
             processes=self._language.processes,
             output_bytes=8 << 20,
@@ -118,7 +119,9 @@ class CodeReward:
             return await run_calls(self._sandbox, program, tests, self._comparison, self._how)
         if isinstance(tests, Script):
             return await run_script(self._sandbox, self._testers, program, tests, self._how)
-        how = How(seconds=self._how.seconds, limits=_for_one_test(self._how), stop_early=self._how.stop_early)
+        # a program that reads standard input runs once for each test
+        limits = replace(self._how.limits, wall_seconds=self._how.seconds, cpu_seconds=self._how.seconds)
+        how = replace(self._how, limits=limits)
         return await run_streams(self._sandbox, self._testers, program, tests, self._language, self._comparison, how)
 
     def _verdict(self, outcome: Outcome) -> Verdict:
@@ -138,18 +141,6 @@ class CodeReward:
             parts={"passed": share} if self._params.reward == "fraction" else {},
             detail=f"test {number} of {outcome.total} {worst.detail}"[:300],
         )
-
-
-def _for_one_test(how: How) -> Limits:
-    """A program that reads standard input runs once for each test."""
-    limits = how.limits
-    return Limits(
-        wall_seconds=how.seconds,
-        cpu_seconds=how.seconds,
-        memory_bytes=limits.memory_bytes,
-        processes=limits.processes,
-        output_bytes=limits.output_bytes,
-    )
 
 
 def _beginning(row: Mapping[str, Any], tests: Tests) -> str | None:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from align.rewards.combine.arithmetic import Child
 from align.rewards.combine.node import Node, Part, Samples, changed
+from align.rewards.format import cosine
 from align.types import Rollout
 
 
@@ -112,8 +113,7 @@ class Length(_OfGroup):
         for value, length in zip(values_G, lengths_G, strict=True):
             wrong = value < self.correct
             start, end = self.short[wrong], self.long[wrong]
-            wave = end + 0.5 * (start - end) * (1 + math.cos(math.pi * length / self.longest))
-            shaped.append(self.over if length > self.longest else wave)
+            shaped.append(self.over if length > self.longest else cosine(length / self.longest, start, end))
         return shaped
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from align.loops import rl
+from align.rewards.sandbox import SandboxError
 from tests.loops.conftest import RL, kept
 from tests.rewards.judge.scripted import Reply, ScriptedServer, asked, completion
 
@@ -61,3 +64,15 @@ def test_three_rewards_make_one_and_no_failure_of_the_judge_is_a_zero(resolved):
             expected = sample["rewards/task/value"] + (0.5 * sample["rewards/rubric/value"] if formed else 0.0)
             assert math.isclose(sample["reward"], expected)
     assert sum(sample["rewards/rubric/status"] == "error" for sample in samples) == errors
+
+
+def test_the_run_record_says_which_layer_of_the_sandbox_ran(resolved):
+    problems = {"task": "one_liner", "size": 20, "params": {"max_value": 20}}
+    recipe = resolved(RL, data={"train": [problems], "eval": []}, rewards=[{"use": "code"}], train={"steps": 1, "save_steps": 0})
+    try:
+        rl.train(recipe)
+    except SandboxError as error:
+        pytest.skip(f"no sandbox here: {error.message}")
+    record = json.loads((Path(recipe.recipe.output_dir) / "environment.json").read_text())
+    assert set(record["sandbox"]) == set(record["rewards"]) == {"code"}
+    assert record["sandbox"]["code"] in ("bubblewrap", "namespaces", "landlock")

@@ -97,7 +97,7 @@ Grade = Callable[..., Verdict]
     ids=["calls", "calls_as_text", "kwargs", "stdin", "asserts", "humaneval", "mbpp_objects", "apps_calls", "apps_stdin", "codecontests", "livecodebench"],
 )  # fmt: skip
 def test_every_format_tells_right_from_wrong(graded: Grade, row: dict[str, Any], right: str, wrong: str) -> None:
-    assert graded(f"Here:\n```python\n{right}\n```\n", row).status == "pass" or "prompt" in row
+    assert graded(f"Here:\n```python\n{right}\n```\n", row).status == "pass"
     verdict = graded(right, row)
     assert (verdict.value, verdict.status) == (1.0, "pass"), verdict.detail
     verdict = graded(wrong, row)
@@ -170,6 +170,20 @@ def test_a_programs_own_names_do_not_decide_its_tests(graded: Grade) -> None:
     forged = "def set(x):\n    return 0\ndef isclose(*a):\n    return True\ndef f(x):\n    return [9]\ndef g(x):\n    return 3.0"
     assert graded(forged, row).status == "fail"
     assert graded("def f(x):\n    return [2, 2]\ndef g(x):\n    return 2.0", row).status == "pass"
+
+
+@pytest.mark.parametrize("name", ["add", "gcd", "factorial", "count", "test", "copy"])
+def test_a_function_may_be_called_as_something_of_the_standard_library(graded: Grade, name: str) -> None:
+    row = {"test_list": [f"assert {name}(1) == statistics.mean([2, 2])"]}
+    assert graded(f"def {name}(x):\n    return x + 1", row).status == "pass"
+    assert graded(f"def {name}(x):\n    return x", row).status == "fail"
+
+
+def test_an_apps_result_may_be_wrapped_in_a_list_of_one(graded: Grade) -> None:
+    row = {"input_output": {"inputs": [[1], [2]], "outputs": [[2], [3]], "fn_name": "f"}}
+    assert graded("def f(x):\n    return x + 1", row).status == "pass"
+    assert graded("def f(x):\n    return [x + 1]", row).status == "pass"
+    assert graded("def f(x):\n    return [[x + 1]]", row).status == "fail"
 
 
 def test_exceptions_and_iterators_reach_test_code(graded: Grade) -> None:

@@ -296,6 +296,14 @@ def test_only_if_spares_the_second_reward_what_the_first_did_not_pass(stack: Sta
     assert ["counted" in one.verdicts for one in found] == [True, False, True]
 
 
+def test_what_waits_for_a_failed_reward_is_an_error_and_not_left_out(stack: Stack) -> None:
+    combined = stack("number", "counted", counted="number", combine="counted", budget=RewardBudget(max_error_rate=1.0))
+    (one,) = scored(combined, rollout("no number"))
+    assert (one.verdicts["number"].status, one.verdicts["counted"].status) == ("error", "error")
+    assert "waits for number" in one.verdicts["counted"].detail
+    assert math.isnan(one.reward)
+
+
 @pytest.mark.parametrize(
     ("combine", "only_if", "said"),
     [
