@@ -28,7 +28,7 @@ app = typer.Typer(
     help="Fine-tune language models from recipe YAMLs: rollouts, verified rewards, policy optimisation, pass@k.",
     epilog="Start with [bold]align train quickstart/sft[/bold], then [bold]align train quickstart/grpo[/bold]: minutes in all.",
 )
-recipes_app = typer.Typer(no_args_is_help=True, help="List, show and copy the built-in recipes, and list the generated tasks.")
+recipes_app = typer.Typer(no_args_is_help=True, help="List, show and copy recipes; list the generated tasks; begin a reward.")
 app.add_typer(recipes_app, name="recipes")
 
 
@@ -309,6 +309,18 @@ def list_tasks() -> None:
 
     for name, task in sorted(TASKS.items()):
         typer.echo(f"{name:<20}{task.describe}")
+
+
+@recipes_app.command("new-reward", epilog="Example: align recipes new-reward short_answers mine")
+def new_reward(
+    name: Annotated[str, typer.Argument(help="Of the function and its file, such as short_answers.")],
+    folder: Annotated[Path, typer.Argument(help="Where the two files go.")] = Path(),
+) -> None:
+    """Write a reward of your own to begin with, and its test."""
+    from align.recipe.new_reward import new_reward as write
+
+    reward, test = write(name, folder)
+    typer.echo(f"wrote {reward} and {test}\n  try it:      pytest {test}\n  in a recipe: rewards: [{{use: {reward}:{name}}}]")
 
 
 @app.command(epilog="Example: align export runs/quickstart/grpo exported --dtype bfloat16")

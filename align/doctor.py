@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, entry_points, metadata, requires, version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
@@ -52,6 +52,7 @@ def examine(output: Path) -> list[Finding]:
         _installation,
         _packages,
         _extras,
+        _plugins,
         _devices,
         _memory,
         lambda: _storage(output),
@@ -98,9 +99,32 @@ def _packages() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    for extra in ("wandb",):
+    for extra in _extra_names():
         for requirement in _requirements(extra=extra):
             yield _package(requirement, missing="note", fix=f"only if you need it: pip install 'align[{extra}]'")
+
+
+def _extra_names() -> list[str]:
+    """Those a user may want; what developers need is not among them."""
+    try:
+        return [extra for extra in metadata("align").get_all("Provides-Extra") or () if extra != "dev"]
+    except PackageNotFoundError:
+        return []
+
+
+def _plugins() -> Iterator[Finding]:
+    """Rewards of installed packages. One that cannot be reached by its name is a note."""
+    from align.rewards.names import PLUGIN_GROUP, plugins
+
+    reached = plugins()
+    for point in entry_points(group=PLUGIN_GROUP):
+        place, package = f"{point.module}:{point.attr}", point.dist.name if point.dist else "a package"
+        if reached.get(point.name) == place:
+            yield Finding(subject=f"reward: {point.name}", status="ok", text=f"{place}, of {package}")
+            continue
+        winner = f"that of {reached[point.name]}" if point.name in reached else "built in"
+        text, fix = f"{place} of {package} is hidden: the name is {winner}", f"write `use: {place}` for it"
+        yield Finding(subject=f"reward: {point.name}", status="note", text=text, fix=fix)
 
 
 def _requirements(extra: str | None) -> list[Requirement]:

@@ -1,8 +1,13 @@
-"""The built-in rewards by the name that a recipe writes. Pure data, so that a recipe is validated without importing rewards."""
+"""The rewards by the name that a recipe writes: built in, or of an installed package. No reward is imported to look one up."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from align.recipe.schema import RewardSpec
 
 # name: the class, which is imported when a recipe asks for it
 REWARD_TABLE: Mapping[str, str] = {
@@ -35,6 +40,17 @@ REWARD_TABLE: Mapping[str, str] = {
     "reward_model": "align.rewards.reward_model:RewardModelReward",
 }
 REWARD_NAMES: tuple[str, ...] = tuple(REWARD_TABLE)
+PLUGIN_GROUP = "align.rewards"
+
+
+def plugins() -> Mapping[str, str]:
+    """The rewards that installed packages offer as entry points of the group `align.rewards`: name, "package.module:thing".
+
+    A built-in keeps its name. Where two packages offer the same name, the one whose place sorts first has it (`align doctor` says
+    so), so that a run does not depend on the order of installation.
+    """
+    offered = sorted((f"{point.module}:{point.attr}", point.name) for point in entry_points(group=PLUGIN_GROUP))
+    return {name: place for place, name in reversed(offered) if built_in_name(name) is None}
 
 
 def is_model_path(use: str) -> bool:
@@ -47,3 +63,11 @@ def built_in_name(use: str) -> str | None:
     if is_model_path(use):
         return "reward_model"
     return use if use in REWARD_TABLE else None
+
+
+def reward_name(spec: RewardSpec) -> str:
+    """The name of a reward in metrics and records: its own, else that of the built-in, the plug-in or the function."""
+    known = spec.name or built_in_name(spec.use)
+    if known is None and spec.use not in plugins():
+        return spec.use.replace(":", ".").rsplit(".", 1)[-1]
+    return known or spec.use

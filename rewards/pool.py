@@ -31,6 +31,7 @@ from align.rewards.worker import main
 main(*json.loads(sys.argv[2]))
 """
 _START_SECONDS = 120.0
+_STARTS = 3  # of a worker that ends before it is ready
 _LARGEST_BATCH = 32
 _TRIES = 2  # a process that is lost without a reason of the input's own gets a second chance
 
@@ -159,17 +160,24 @@ class WorkerPool:
             return []
 
     def _start(self) -> _Worker:
-        worker = _Worker(self._command, self._wall_seconds)
-        with self._changed:
-            self._running.add(worker)
-            if self._closed:
-                worker.kill()
-        try:
-            worker.wait_until_ready()
-        except BaseException:
-            self._end(worker)
-            raise
-        return worker
+        """A worker that is ready. One that is killed while it starts is replaced, so many times."""
+        lost: _LostError | None = None
+        for _ in range(_STARTS):
+            worker = _Worker(self._command, self._wall_seconds)
+            with self._changed:
+                self._running.add(worker)
+                if self._closed:
+                    worker.kill()
+            try:
+                worker.wait_until_ready()
+                return worker
+            except _LostError as error:
+                self._end(worker)
+                lost = error
+            except BaseException:
+                self._end(worker)
+                raise
+        raise RewardError(f"a reward worker did not start: {lost}", fix="see `align doctor`") from lost
 
     def _end(self, worker: _Worker | None) -> None:
         if worker is None:
@@ -205,10 +213,8 @@ class _Worker:
         self._unread = b""
 
     def wait_until_ready(self) -> None:
-        try:
-            kind, value = self._receive(_START_SECONDS)
-        except _LostError as error:
-            raise RewardError(f"a reward worker did not start: {error}", fix="see `align doctor`") from error
+        """Raises RewardError where the worker says why it cannot work, _LostError where it says nothing."""
+        kind, value = self._receive(_START_SECONDS)
         if kind != "ready":
             raise RewardError(f"a reward worker did not start: {value}", fix="see `align doctor`")
 

@@ -1,4 +1,4 @@
-"""The built-in rewards by name, and the way from a recipe's `rewards` entry to a reward."""
+"""The way from a recipe's `rewards` entry to a reward."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from align.errors import RecipeError
 from align.recipe.schema import RewardSpec
-from align.rewards.function import open_function
-from align.rewards.names import REWARD_NAMES, REWARD_TABLE, built_in_name, is_model_path
+from align.rewards.names import REWARD_NAMES, REWARD_TABLE, built_in_name, is_model_path, plugins, reward_name
 from align.rewards.reward import Params, Reward
+from align.rewards.user_reward import open_function
 
-__all__ = ["BuiltIn", "Reward", "open_reward", "params_of", "read_params", "reward_class", "reward_name"]
+__all__ = ["BuiltIn", "Reward", "open_reward", "params_of", "read_params", "reward_class"]
 
 
 class BuiltIn(Protocol):
@@ -35,32 +35,28 @@ def reward_class(name: str) -> BuiltIn:
     return found
 
 
-def reward_name(spec: RewardSpec) -> str:
-    """The name of a reward in metrics and records: its own, else that of the built-in or of the function."""
-    if spec.name:
-        return spec.name
-    return built_in_name(spec.use) or spec.use.replace(":", ".").rsplit(".", 1)[-1]
-
-
 def open_reward(spec: RewardSpec) -> Reward:
     """The reward that a recipe entry describes.
 
-    `use` is a built-in name, the path of a reward model, or a function or class as `package.module.name`, `package.module:name`
-    or `file.py:name`. Raises RecipeError where there is no such reward or its params are wrong, CheckpointError where its model
-    cannot be loaded.
+    `use` is a built-in name, that of an installed package's entry point, the path of a reward model, or a function, class or
+    object as `package.module.name`, `package.module:name` or `file.py:name`. Raises RecipeError where there is no such reward or
+    its params are wrong, CheckpointError where its model cannot be loaded.
     """
     if (built_in := built_in_name(spec.use)) is not None:
         return reward_class(built_in)(reward_name(spec), params_of(spec))
+    if (place := plugins().get(spec.use)) is not None:
+        return open_function(spec.model_copy(update={"use": place}), reward_name(spec))
     if ":" in spec.use or "." in spec.use.removesuffix(".py"):
         prefix = spec.use.rsplit(".", 1)[0]
         if prefix != "format":  # format.thnik is a misspelt built-in, not a module called format
             return open_function(spec, reward_name(spec))
-    close = difflib.get_close_matches(spec.use, REWARD_NAMES, n=1, cutoff=0.5)
+    known = (*REWARD_NAMES, *plugins())
+    close = difflib.get_close_matches(spec.use, known, n=1, cutoff=0.5)
     raise RecipeError(
         f"there is no reward {spec.use!r}",
         place=f"rewards: use: {spec.use}",
         fix=(f"did you mean {close[0]!r}? " if close else "")
-        + f"Built in: {', '.join(REWARD_NAMES)}. Your own: package.module.function or file.py:function",
+        + f"There is: {', '.join(known)}. Your own: package.module.function or file.py:function",
     )
 
 

@@ -97,8 +97,8 @@ def verifiers_arguments(rollouts: Sequence[Rollout]) -> dict[str, Any]:
     return {**extra, **common, "state": {**extra, **common, "timing": {}, "trajectory": []}}
 
 
-def _group_arguments(rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    single = [verifiers_arguments([rollout]) for rollout in rollouts]
+def group_arguments(single: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What verifiers hands to a function of a group, from what it hands to one of each sample."""
     plural = {"prompt": "prompts", "completion": "completions", "answer": "answers", "info": "infos", "task": "tasks"}
     return {many: [one[name] for one in single] for name, many in {**plural, "state": "states"}.items()}
 
@@ -187,7 +187,12 @@ def _gold(rollout: Rollout, absent: Any = None) -> Any:
 STYLES: Mapping[StyleName, Style] = {
     "trl": Style(marks=frozenset({"completions", "completion_ids"}), whole=True, arguments=trl_arguments, values=_listed),
     "verifiers": Style(marks=frozenset({"completion", "state"}), whole=False, arguments=verifiers_arguments, values=_listed),
-    "verifiers_group": Style(marks=frozenset({"states"}), whole=True, arguments=_group_arguments, values=_listed),
+    "verifiers_group": Style(
+        marks=frozenset({"states"}),
+        whole=True,
+        arguments=lambda rollouts: group_arguments([verifiers_arguments([rollout]) for rollout in rollouts]),
+        values=_listed,
+    ),
     "openrlhf": Style(
         marks=frozenset({"queries"}), whole=True, arguments=_openrlhf_arguments, values=lambda r: _listed(_openrlhf_values(r))
     ),

@@ -109,27 +109,28 @@ def _data(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _rewards(recipe: Recipe) -> Iterator[Finding]:
-    from align.rewards.names import REWARD_NAMES, is_model_path
+    from align.rewards.names import REWARD_NAMES, is_model_path, plugins
 
     for number, spec in enumerate(recipe.reward_specs):
         key = f"rewards.{number}.use"
-        module, colon, function = spec.use.rpartition(":")
         if spec.use in REWARD_NAMES:
             continue
         if is_model_path(spec.use):
             if not Path(spec.use).exists() and looks_like_path(spec.use):
                 yield _missing(key, "reward model", Path(spec.use), CheckpointError)
             continue
+        use = plugins().get(spec.use, spec.use)
+        module, colon, function = use.rpartition(":")
         if module.endswith(".py"):
             yield from _function_in(key, Path(module), function, f"{module}:")
         else:
-            package = (module if colon else spec.use).split(".")[0]
+            package = (module if colon else use).split(".")[0]
             beside = Path(package).is_dir() or Path(f"{package}.py").is_file()
             if not package.isidentifier() or (not beside and importlib.util.find_spec(package) is None):
                 fix = "install the package, or write file.py:function"
-                yield Finding(key=key, message=f"{key}: {spec.use}: there is no Python package {package!r}", fix=fix)
+                yield Finding(key=key, message=f"{key}: {use}: there is no Python package {package!r}", fix=fix)
             elif not beside:
-                yield from _function_of_package(key, spec.use)
+                yield from _function_of_package(key, use)
 
 
 def _function_of_package(key: str, use: str) -> Iterator[Finding]:

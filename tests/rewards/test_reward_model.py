@@ -21,8 +21,8 @@ from align.learner.model import load_tokenizer
 from align.learner.reward_model import RewardLearner, RewardModelCard, build_reward_model
 from align.loops.judged import pack_judged
 from align.recipe.schema import Model, RewardModelRecipe, RewardSpec, Source
-from align.rewards.names import is_model_path
-from align.rewards.registry import open_reward, reward_name
+from align.rewards.names import is_model_path, reward_name
+from align.rewards.registry import open_reward
 
 SIZES = {
     "hidden_size": 32,

@@ -10,12 +10,12 @@ from align.recipe.validate.findings import Finding, unknown_name
 
 
 def rewards(recipe: Recipe) -> Iterator[Finding]:
-    from align.rewards.names import REWARD_NAMES, built_in_name
+    from align.rewards.names import REWARD_NAMES, built_in_name, plugins, reward_name
 
     for number, spec in enumerate(recipe.reward_specs):
         own = ":" in spec.use or ("." in spec.use and not spec.use.startswith("format."))
-        if built_in_name(spec.use) is None and not own:
-            unknown = unknown_name(f"rewards.{number}.use", "reward", spec.use, REWARD_NAMES)
+        if built_in_name(spec.use) is None and not own and spec.use not in plugins():
+            unknown = unknown_name(f"rewards.{number}.use", "reward", spec.use, (*REWARD_NAMES, *plugins()))
             yield Finding(
                 key=unknown.key,
                 message=unknown.message,
@@ -25,7 +25,7 @@ def rewards(recipe: Recipe) -> Iterator[Finding]:
             yield from _reward_params(number, spec)
     names: dict[str, int] = {}
     for number, spec in enumerate(recipe.reward_specs):
-        name = spec.name or built_in_name(spec.use) or spec.use.replace(":", ".").rsplit(".", 1)[-1]
+        name = reward_name(spec)
         if name in names:
             message = f"rewards {names[name]} and {number} have the same name {name!r}"
             yield Finding(key=f"rewards.{number}", message=message, fix=f"give one a name of its own, such as `name: {name}_2`")
