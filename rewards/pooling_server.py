@@ -53,7 +53,10 @@ class ServedJudge:
         settings = JudgeSettings(base_url=params.server, model=path, timeout=params.timeout, deadline=params.deadline)
         self._model, self._retries = path, settings.retries
         self._pace = Pace(
-            first_wait=params.first_wait, longest_wait=30.0, deadline=params.deadline, start_deadline=params.deadline
+            first_wait=params.first_wait,
+            longest_wait=30.0,
+            deadline=params.deadline,
+            start_deadline=params.start_deadline,
         )
         self._wire, self._gate = Wire(settings, route="/classify"), Gate(self._pace)
         self._thread = LoopThread("align-pooling")
@@ -86,11 +89,12 @@ class ServedJudge:
 
     async def _scored(self, batch: Sequence[list[int]]) -> list[Judgement]:
         body = {"model": self._model, "input": batch, "use_activation": False, "add_special_tokens": False}
+        seconds = self._gate.patience
         try:
-            async with asyncio.timeout(self._pace.deadline):
+            async with asyncio.timeout(seconds):
                 found = await self._answered(body, len(batch))
         except (JudgeFailure, TimeoutError) as error:
-            why = str(error) or f"no answer within {self._pace.deadline:g} s"
+            why = str(error) or f"no answer within {seconds:g} s"
             return [Judgement(error=f"reward model server: {why}")] * len(batch)
         return [self._judgement(scores) for scores in found]
 

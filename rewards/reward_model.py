@@ -36,6 +36,9 @@ class RewardModelParams(Params):
     combine: Literal["mean", "min", "mean_minus_std"] = Field("mean", description="What an ensemble's scores become")
     penalty: Annotated[float, Field(ge=0)] = Field(1.0, description="Standard deviations that mean_minus_std subtracts")
     steps: Literal["min", "prod", "last", "mean"] = Field("min", description="What the steps of a process model become")
+    step_separator: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="Where steps end, for a token-classification model that was not trained here; default: a line break"
+    )
     weights: dict[str, float] = Field(default_factory=dict, description="Of a model's attributes; default: their mean")
     max_length: Annotated[int, Field(gt=0)] | None = Field(
         None, description="Longer prompts and answers are errors, never cut; default: what the model was trained on, in tokens"
@@ -49,6 +52,9 @@ class RewardModelParams(Params):
     tokenizer: str | None = Field(None, description="server: the local folder of the tokenizer, where path is none")
     timeout: Annotated[float, Field(gt=0)] = Field(120.0, description="server: seconds of one attempt")
     deadline: Annotated[float, Field(gt=0)] = Field(900.0, description="server: seconds of one request with all its attempts")
+    start_deadline: Annotated[float, Field(gt=0)] = Field(
+        120.0, description="server: the deadline of requests while the server has never answered yet"
+    )
     first_wait: Annotated[float, Field(gt=0)] = Field(
         0.5, description="server: bound of the wait before the first retry, in seconds"
     )
@@ -72,7 +78,7 @@ class RewardModelReward:
         paths = [params.path] if isinstance(params.path, str) else params.path
         self._judges: Sequence[ScoreJudge | ServedJudge] = open_judges(paths, params)
         settings = params.model_dump(
-            mode="json", exclude={"path", "device", "max_batch_tokens", "timeout", "deadline", "first_wait"}
+            mode="json", exclude={"path", "device", "max_batch_tokens", "timeout", "deadline", "start_deadline", "first_wait"}
         )
         self.version = fingerprint(source_of(type(self)), settings, *(judge.version for judge in self._judges))
         self._thread = DaemonThread(f"align-reward-{name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from align.data.turns import answer_text, end_of_turn, tokenize_answers
 from align.errors import CheckpointError, RecipeError, first_line
 from align.learner.packing import pack_marked
 from align.learner.passes import Passes, spread_out
-from align.learner.reward_model import RewardModelCard, last_token, load_reward_model
+from align.learner.reward_model import CARD, RewardModelCard, last_token, load_reward_model
 from align.learner.scores import ScoreModel, score_head
 from align.learner.trained import model_folder
 from align.types import Rollout
@@ -174,7 +175,26 @@ def _open(path: str, params: RewardModelParams) -> ScoreJudge | ServedJudge:
         raise CheckpointError(error.message, place=PLACE, fix=error.fix) from None
     if not folder.is_dir():
         folder = _downloaded(path)
-    return ScoreJudge(folder, RewardModelCard.read(folder), params)
+    card = RewardModelCard.read(folder) or _process_card(folder, params)
+    if params.step_separator is not None and (card is None or card.loss != "process" or (folder / CARD).is_file()):
+        fix = "remove it: only a token-classification model that was not trained here needs it"
+        raise RecipeError("this model needs no step_separator", place=PLACE.replace("path", "step_separator"), fix=fix)
+    return ScoreJudge(folder, card, params)
+
+
+def _process_card(folder: Path, params: RewardModelParams) -> RewardModelCard | None:
+    """Of a token-classification model of another toolkit, as trl's PRMTrainer saves it: its last label means a good step."""
+    config = folder / "config.json"
+    try:
+        found = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    except ValueError:
+        return None  # loading the model will say so
+    if not any(str(name).endswith("ForTokenClassification") for name in found.get("architectures") or ()):
+        return None
+    labels = tuple(map(str, (found.get("id2label") or {"0": "bad", "1": "good"}).values()))
+    separator = "\n" if params.step_separator is None else params.step_separator
+    zero, one = (0.0,) * len(labels), (1.0,) * len(labels)
+    return RewardModelCard(loss="process", labels=labels, mean=zero, std=one, max_length=UNLIMITED, step_separator=separator)
 
 
 def _downloaded(path: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForSequenceClassification
+from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaForTokenClassification
 
 from align.errors import AlignError
 from align.learner.fresh import train_tokenizer
@@ -16,7 +16,14 @@ from align.rewards.registry import open_reward
 from align.rewards.score_model import ScoreJudge
 
 
-def foreign(folder: Any, labels: int = 1, pad: bool = True, template: bool = True, bos: bool = False) -> Any:
+def foreign(
+    folder: Any,
+    labels: int = 1,
+    pad: bool = True,
+    template: bool = True,
+    bos: bool = False,
+    kind: Any = LlamaForSequenceClassification,
+) -> Any:
     tokenizer = train_tokenizer(TokenizerInit(vocab_size=300), ["please 42 no 17+25=? " * 9])
     if bos:
         from tokenizers.processors import TemplateProcessing
@@ -43,7 +50,7 @@ def foreign(folder: Any, labels: int = 1, pad: bool = True, template: bool = Tru
     if not pad:
         tokenizer.pad_token = None
     torch.manual_seed(0)
-    LlamaForSequenceClassification(config).save_pretrained(folder)
+    kind(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return tokenizer
 
@@ -96,3 +103,33 @@ def test_a_tokenizer_without_template_says_so(tmp_path, rollout):
     with pytest.raises(AlignError, match="template") as error:
         scored(tmp_path, rollout)
     assert error.value.fix
+
+
+@pytest.mark.parametrize("separator", [None, " so "])
+def test_a_process_model_of_transformers_judges_each_step(separator, tmp_path, rollout):
+    """As trl's PRMTrainer lays out steps: each with its separator, judged at the separator's last token."""
+    tokenizer = foreign(tmp_path, labels=2, kind=LlamaForTokenClassification)
+    mark = separator or "\n"
+    steps = ["please", "17+25", "no 42"]
+    reward = open_reward(RewardSpec(use=str(tmp_path), params={"step_separator": separator} if separator else {}))
+    try:
+        verdict: Any = asyncio.run(reward.score([rollout(mark.join(steps), prompt="17+25=?")]))[0]
+    finally:
+        reward.close()
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "17+25=?"}], tokenize=False, add_generation_prompt=True)
+    ids, ends = tokenizer(text, add_special_tokens=False)["input_ids"], []
+    for step in steps:
+        ids = ids + tokenizer(step + mark, add_special_tokens=False)["input_ids"]
+        ends.append(len(ids) - 1)
+    with torch.no_grad():
+        model = LlamaForTokenClassification.from_pretrained(tmp_path).eval()
+        good = model(torch.tensor([ids])).logits[0, ends].softmax(-1)[:, 1]
+    assert [value for _, value in verdict.steps] == pytest.approx(good.tolist(), abs=1e-5)
+    assert verdict.value == pytest.approx(good.min().item(), abs=1e-5)
+    assert [end for end, _ in verdict.steps] == [len(mark.join(steps[: n + 1])) for n in range(3)]
+
+
+def test_a_separator_for_a_model_of_whole_answers_is_refused(tmp_path, rollout):
+    foreign(tmp_path)
+    with pytest.raises(AlignError, match="needs no step_separator"):
+        scored(tmp_path, rollout, step_separator="x")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import socket
+import time
 from typing import Any
 
 import pytest
 
 from align.learner.fresh import train_tokenizer
+from align.learner.reward_model import RewardModelCard
 from align.recipe.schema import RewardSpec, TokenizerInit
 from align.rewards.registry import open_reward
 from tests.rewards.judge.scripted import Reply, ScriptedServer
@@ -69,3 +73,36 @@ def test_too_long_answers_are_not_sent(folder, rollout):
     verdicts, server = served(lambda *_: GOOD, folder, rollout, max_length=2)
     assert [verdict.status for verdict in verdicts] == ["error"] * 2
     assert not server.bodies
+
+
+def test_a_server_that_has_never_answered_is_not_waited_for_long(folder, rollout):
+    begin = time.monotonic()
+    verdicts, _ = served(lambda *_: Reply(body=GOOD.body, delay=30.0), folder, rollout, start_deadline=0.5)
+    assert [verdict.detail for verdict in verdicts] == ["reward model server: no answer within 0.5 s"] * 2
+    assert time.monotonic() - begin < 10.0
+
+
+def test_nobody_at_the_address_is_an_error_within_seconds(folder, rollout):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    params = {"path": "tiny", "server": address, "tokenizer": folder, "first_wait": 0.01}
+    reward = open_reward(RewardSpec(use="reward_model", params=params))
+    begin = time.monotonic()
+    try:
+        verdict: Any = asyncio.run(reward.score([rollout("please")]))[0]
+    finally:
+        reward.close()
+    assert (verdict.value, verdict.status) == (None, "error")
+    assert time.monotonic() - begin < 10.0
+
+
+def test_scores_of_a_local_model_are_normalised_by_its_card(folder, rollout, tmp_path):
+    shutil.copytree(folder, tmp_path / "served")
+    card = RewardModelCard(loss="bradley_terry", labels=("reward",), mean=(0.5,), std=(2.0,), max_length=64)
+    card.write(tmp_path / "served")
+    for normalise, expected in ((True, [0.5, -1.25]), (False, [1.5, -2.0])):
+        verdicts, _ = served(lambda *_: GOOD, folder, rollout, path=str(tmp_path / "served"), normalise=normalise)
+        assert [verdict.value for verdict in verdicts] == expected
+    two = classified((0, [1.5, 1.0]), (1, [-2.0, 1.0]))
+    verdicts, _ = served(lambda *_: two, folder, rollout, path=str(tmp_path / "served"))
+    assert [verdict.detail for verdict in verdicts] == ["the server gives 2 scores, the model's card has 1"] * 2

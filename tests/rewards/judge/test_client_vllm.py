@@ -1,19 +1,8 @@
-"""A real server: vLLM's own, with a tiny model, held to schemas and compared with the same model in this process.
-
-Runs where vLLM is installed, in this environment or in that of the interpreter which ALIGN_TEST_VLLM_PYTHON names.
-"""
+"""A real server: vLLM's own, with a tiny model, held to schemas and compared with the same model in this process."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,10 +16,10 @@ from align.recipe.schema import TokenizerInit
 from align.rewards.judge.client import JudgeFailure, JudgeReply, JudgeRequest, open_client
 from align.rewards.judge.settings import JudgeSettings
 from tests.rewards.judge.scripted import question
+from tests.rewards.vllm_server import serve
 
 pytestmark = pytest.mark.slow
 
-_START_SECONDS = 300
 _LONGEST = 512  # tokens
 
 
@@ -41,15 +30,6 @@ def schema_of(name: str) -> dict[str, Any]:
         "levels": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 3}, "minItems": 2, "maxItems": 2},
     }
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-
-
-@pytest.fixture(scope="module")
-def interpreter() -> str:
-    if named := os.environ.get("ALIGN_TEST_VLLM_PYTHON"):
-        return named
-    if importlib.util.find_spec("vllm") is None:
-        pytest.skip("vLLM is not installed: install it, or name an interpreter that has it in ALIGN_TEST_VLLM_PYTHON")
-    return sys.executable
 
 
 @pytest.fixture(scope="module")
@@ -77,42 +57,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(interpreter: str, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log"
-    command = [interpreter, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", "tiny"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager", "--dtype", "float32"]
+def url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     # A model that knows nothing would fill an answer with the white space that JSON allows.
-    command += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    with log.open("w") as out:
-        server = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
-    try:
-        _await(f"http://127.0.0.1:{port}/health", server, log)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
-
-
-def _await(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end:
-        if server.poll() is not None:
-            break
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except OSError:
-            time.sleep(0.5)
-        else:
-            return
-    pytest.fail(f"the server did not start:\n{log.read_text()[-3000:]}")
+    compact = ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    with serve(model, "tiny", tmp_path_factory.mktemp("server") / "log", *compact) as address:
+        yield f"{address}/v1"
 
 
 def ask(*requests: JudgeRequest, **settings: Any) -> list[Any]:
