@@ -17,6 +17,7 @@ from align.learner.frozen import FrozenPolicy
 from align.learner.logprobs import ActorCriticModel, LogprobModel
 from align.learner.packing import Batch
 from align.learner.passes import spread_out
+from align.learner.plain import plain_weights
 from align.learner.stepper import Forward, Stepper, enable_checkpointing, switch_dropout_off
 from align.types import Update
 
@@ -165,9 +166,9 @@ class Learner:
         gradient_B[batch.segment_N[steep_N.cpu()]] = True
         return forward, gradient_B
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Named weights of the policy, for publishing to rollout engines."""
-        yield from self.model.named_parameters()
+    def weights(self, *, plain: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """Named weights of the policy, for publishing to rollout engines; `plain`: as a model without adapters has them."""
+        yield from plain_weights(self.model) if plain else self.model.named_parameters()
 
     def move_reference(self, share: float) -> None:
         """Move the reference towards the policy: by `share` of the way, or with 1 all of it."""

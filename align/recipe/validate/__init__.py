@@ -17,7 +17,18 @@ from align.recipe.schema import (
     RLRecipe,
     SFTRecipe,
 )
-from align.recipe.validate.common import evaluation, finite, longest_sequence, model, packing, steps, tasks, training_data, wandb
+from align.recipe.validate.common import (
+    engine,
+    evaluation,
+    finite,
+    longest_sequence,
+    model,
+    packing,
+    steps,
+    tasks,
+    training_data,
+    wandb,
+)
 from align.recipe.validate.critic import critic
 from align.recipe.validate.findings import Finding, Rule, raise_first
 from align.recipe.validate.preference import idle_keys, online, online_rollout, preference_losses, stored_preferences
@@ -28,7 +39,7 @@ from align.recipe.validate.samples import UNGROUPED, demonstrations, group_size,
 
 __all__ = ["UNGROUPED", "Finding", "longest_sequence", "raise_first", "validate"]
 
-_ALL: list[Rule] = [model, tasks, rewards, task_reward, evaluation, wandb]
+_ALL: list[Rule] = [model, tasks, rewards, task_reward, evaluation, engine, wandb]
 _TRAINING: list[Rule] = [training_data, steps, packing, *_ALL]
 RULES: dict[type, list[Rule]] = {
     RLRecipe: [algorithm, critic, group_size, teacher, demonstrations, reference, mismatch, rollout, minibatches, *_TRAINING],
