@@ -26,7 +26,7 @@ from align.algorithms.shaping import informative_groups
 def group_advantage(rewards_PG: Tensor, *, baseline: Baseline, scale: Scale, eps: float = 1e-6) -> Tensor:
     """(reward - baseline) / (spread + eps) within the samples of each prompt: advantages_PG.
 
-    Mean and standard deviation: GRPO (Shao et al. 2024, eq. 3); mean without scale: Dr. GRPO (Liu et al. 2025); leave one
+    Mean and standard deviation: GRPO (Shao et al. 2024, sec. 4.1.2); mean without scale: Dr. GRPO (Liu et al. 2025); leave one
     out: RLOO (Ahmadian et al. 2024). Spreads are unbiased (n - 1), of the group or of the whole batch.
     With a baseline, a group with fewer than two verdicts or with equal rewards gets exactly 0. Where the spread itself is
     undefined (fewer than two verdicts) the advantage is 0. Raises ValueError on unknown names and wrong shapes.
