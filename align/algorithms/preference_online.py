@@ -72,7 +72,7 @@ def xpo(
     alpha: float = 1e-5,
     reference_chosen_B: Tensor | None = None,
 ) -> Tensor:
-    """dpo + alpha logp(the reference's sample): exploration by optimism (XPO, Xie et al. 2024, algorithm 1).
+    """dpo + alpha logp(the reference's sample): exploration by optimism (XPO, Xie et al. 2024).
 
     One sample of each pair is the policy's and one the reference's; `reference_chosen_B` is True where the latter was chosen.
     Without it the reference's is the rejected one.
@@ -94,7 +94,7 @@ def hypo(
     ref_online_B: Tensor | None = None,
     kl_weight: float = 0.05,
 ) -> Tensor:
-    """dpo on stored pairs + kl_weight x KL from the reference, estimated on the policy's samples (Song et al. 2024, alg. 1).
+    """dpo on stored pairs + kl_weight x KL from the reference, estimated on the policy's samples (HyPO, Song et al. 2024).
 
     The estimate is the mean of logp * stop(logp - ref) over `online_B`, any number of samples: its gradient is that of the KL.
     Without samples it is dpo.

@@ -153,6 +153,6 @@ def rpo(
     alpha: float = 1.0,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """dpo + alpha (-logp(chosen)/len_c): with a term of imitation (Pang et al. 2024, eq. 1)."""
+    """dpo + alpha (-logp(chosen)/len_c): with a term of imitation (Pang et al. 2024)."""
     logit_B = beta * (chosen_B - ref_chosen_B - rejected_B + ref_rejected_B)
     return smoothed(logit_B, label_smoothing) - alpha * chosen_B / chosen_length_B

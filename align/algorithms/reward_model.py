@@ -51,7 +51,7 @@ def listwise(score_B: Tensor, rank_B: Tensor, list_B: Tensor) -> Tensor:
 
 
 def process(logits_M2: Tensor, good_M: Tensor) -> Tensor:
-    """Cross entropy at the ends of steps (Lightman et al. 2023; soft labels: Wang et al. 2024, Math-Shepherd, eq. 2), per step.
+    """Cross entropy at the ends of steps (Lightman et al. 2023; soft labels: Wang et al. 2024, Math-Shepherd), per step.
 
     `logits_M2` are those of (bad, good); `good_M` is 1 for a good step, 0 for a bad one, or a probability in between, such as
     the share of continuations that reached the right answer. Raises ValueError for other shapes.
