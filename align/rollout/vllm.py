@@ -157,7 +157,7 @@ class VLLMEngine:
                 outputs: list[Any] = self._engine.step()
             except Exception as error:
                 self._version = None
-                fix = "its log is above; VLLM_LOGGING_LEVEL=INFO shows more"
+                fix = "VLLM_LOGGING_LEVEL=INFO shows its log"
                 raise RolloutError(f"vLLM failed: {type(error).__name__}: {first_line(error)}", fix=fix) from error
         return outputs
 
@@ -187,7 +187,7 @@ def _start(folder: Path, settings: VLLM, dtype: str, max_batch_sequences: int) -
     """vLLM's engine over weights that are yet to come."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if settings.separate_process else "0"
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")  # errors come as exceptions, without pages of state
     if not torch.cuda.is_available():
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # else the first request compiles for minutes
     with _own_random_state():
@@ -205,12 +205,14 @@ def _start(folder: Path, settings: VLLM, dtype: str, max_batch_sequences: int) -
                 "enforce_eager": settings.enforce_eager if torch.cuda.is_available() else True,
                 "logprobs_mode": "processed_logprobs",
                 "enable_prefix_caching": True,
+                # A prompt cut in two makes it rewind the sample's generator, which only those of a GPU can.
+                "enable_chunked_prefill": None if torch.cuda.is_available() else False,
                 "disable_log_stats": True,
                 "worker_extension_cls": "align.rollout.vllm_worker.WorkerExtension",
                 "weight_transfer_config": {"backend": "align_buckets"},
             }
-            if settings.kv_cache_gib is not None:
-                arguments["kv_cache_memory_bytes"] = int(settings.kv_cache_gib * 2**30)
+            if settings.kv_cache_gib is not None or not torch.cuda.is_available():
+                arguments["kv_cache_memory_bytes"] = int((settings.kv_cache_gib or 1.0) * 2**30)
             return LLMEngine.from_engine_args(EngineArgs(**{**arguments, **settings.extra}))
         except Exception as error:
             raise RolloutError(

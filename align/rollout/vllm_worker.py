@@ -59,7 +59,7 @@ class BucketTransfer(WeightTransferEngine[_Nothing, _Part]):
         part = {name: getattr(update_info, name) for name in ("path", "pieces", "size", "sha256")}
         tensors = [(name, tensor.to(self.device)) for name, tensor in received(part)]
         with torch.device(self.device):
-            self.model.load_weights(iter(tensors))
+            self.model.load_weights(iter(tensors))  # type: ignore[operator]
         self.received.update(update_info.sha256.encode())
 
     def finish_weight_update(self) -> None:

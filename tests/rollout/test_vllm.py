@@ -128,6 +128,14 @@ def test_draws_do_not_depend_on_what_else_is_in_the_batch(kit, engine):
     assert all(other[key].token_ids != together[key].token_ids for key in together)
 
 
+def test_more_prompts_than_one_pass_takes(kit, engine):
+    prompts = kit.prompts([100 + n % 50 for n in range(60)])
+    together = kit.by_sample(engine.generate(prompts, Sampling(max_tokens=4, seed=2)))
+    assert len(together) == 60
+    alone = kit.by_sample(engine.generate(prompts[37:38], Sampling(max_tokens=4, seed=2)))
+    assert alone[0, 0].token_ids == together[37, 0].token_ids
+
+
 def test_completions_stream_and_a_caller_may_stop_early(kit, engine):
     prompts = kit.prompts((5, 6, 7))
     stream = engine.generate(prompts, Sampling(n=2, max_tokens=60, stop_token_ids=OFTEN))
