@@ -91,7 +91,7 @@ def _likely_cause(report: ParityReport) -> tuple[str, str]:
             "use the same dtype and attn_implementation on both sides, or raise rollout.parity_tolerance for bfloat16",
         )
     return (
-        "the sampler holds other weights (stale ones, a publish that left some out, as of tied embeddings, a dropped adapter), or "
+        "the sampler holds other weights (stale ones, a publish that left out tied embeddings, a dropped adapter), or "
         "reads other prompts (another tokenizer or chat template)",
         "check that every step publishes, that all names arrive, and that a LoRA adapter is active on both sides",
     )
