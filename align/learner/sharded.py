@@ -7,8 +7,8 @@ as it is: Accelerate would step in the backward pass, and has one configuration 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -79,26 +79,19 @@ class Sharded:
     def whole(self, weight: Tensor) -> Tensor:
         if not hasattr(weight, "ds_id"):
             return weight
-        from deepspeed.zero import GatheredParameters
-
-        with GatheredParameters([weight]):
+        with self._gathered([weight]):
             return weight.detach().clone()
 
     def overwrite(self, values: Iterable[tuple[Tensor, Tensor]]) -> None:
-        from deepspeed.zero import GatheredParameters
-
-        with torch.no_grad():
-            for weight, value in values:
-                with GatheredParameters([weight], modifier_rank=0, enabled=hasattr(weight, "ds_id")):
-                    weight.data.copy_(value)
-                self._take_over(weight, value)
+        for weight, value in values:
+            with self._gathered([weight], change=True):
+                weight.data.copy_(value)
+            self._take_over(weight, value)
 
     @contextmanager
     def overwriting(self, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-        from deepspeed.zero import GatheredParameters
-
         parameters = list(parameters)
-        with GatheredParameters(parameters, modifier_rank=0, enabled=self._stage == 3):
+        with self._gathered(parameters, change=True):
             yield
             values = [parameter.detach().clone() for parameter in parameters]
         for parameter, value in zip(parameters, values, strict=True):
@@ -129,6 +122,18 @@ class Sharded:
         for state in self.optimizer.state.values():
             for value in state.values():
                 value.zero_()
+
+    def _gathered(self, weights: Sequence[Tensor], *, change: bool = False) -> AbstractContextManager[Any]:
+        """A context in which sharded weights are whole; with `change` the first rank's are kept."""
+        sharded = [weight for weight in weights if hasattr(weight, "ds_id")]
+        if not sharded:
+            return nullcontext()
+        from deepspeed.runtime.zero import GatheredParameters
+        from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+        if any(weight.ds_status == ZeroParamStatus.INFLIGHT for weight in sharded):  # type: ignore[attr-defined]
+            self._zero.empty_partition_cache()  # a forward pass has fetched for a backward pass that did not follow
+        return GatheredParameters(sharded, modifier_rank=0 if change else None)
 
     def _numbered(self) -> Iterator[tuple[int, nn.Parameter, list[Tensor]]]:
         """(number, parameter, counts of its steps) of all that are trained, in the order of the optimizer without DeepSpeed."""
@@ -201,10 +206,16 @@ def _engine(module: nn.Module, optimizer: Optimizer, ranks: Ranks, train: Optimi
     deepspeed.utils.logger.setLevel("WARNING")
     if not on_gpu:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # is compiled at the first start, for half a minute
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=configuration(train, on_gpu=on_gpu))
+    return engine
+
+
+def configuration(train: Optimization, *, on_gpu: bool) -> dict[str, Any]:
+    """What DeepSpeed is told. The rest, such as the sizes of its buckets, is as it likes it."""
     zero: dict[str, Any] = {"stage": train.zero_stage}
     if train.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
-    config = {
+    return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 2,  # any number above 1: how many micro-batches a step has is said in `backward`
         "gradient_clipping": train.max_grad_norm,
@@ -213,5 +224,3 @@ def _engine(module: nn.Module, optimizer: Optimizer, ranks: Ranks, train: Optimi
         "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW serves on a CPU, and needs no compiler
         "steps_per_print": None,
     }
-    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
-    return engine
