@@ -18,6 +18,7 @@ from align.data.turns import answer_text, end_of_turn, tokenize_answers
 from align.errors import CheckpointError, RecipeError, first_line
 from align.learner.packing import pack_marked
 from align.learner.passes import Passes, spread_out
+from align.learner.ranks import Ranks
 from align.learner.reward_model import CARD, RewardModelCard, last_token, load_reward_model
 from align.learner.scores import ScoreModel, score_head
 from align.learner.trained import model_folder
@@ -64,7 +65,9 @@ class ScoreJudge:
         score_head(self._model).float()  # it is applied in float32, whatever the backbone computes in
         self._module = ScoreModel(self._model.to(device), at="token")
         half = params.dtype == "bfloat16"
-        self._passes = Passes(budget=params.max_batch_tokens, packed=False, row_model=None, half=half, device=device)
+        ranks = Ranks(device=device)  # whoever judges does so alone
+        budget = params.max_batch_tokens
+        self._passes = Passes(budget=budget, packed=False, row_model=None, half=half, device=device, ranks=ranks)
         positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None) or UNLIMITED
         self._longest = min(params.max_length or (card.max_length if card else UNLIMITED), positions)
         labels = card.labels if card else ("reward",) * self._model.config.num_labels

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers.utils.logging import disable_progress_bar
 
 from align.algorithms.value import clipped_values, value_loss
 from align.learner.learner import Learner, Loss
 from align.learner.packing import Batch
+from align.learner.saved import save_trained
 from align.learner.scores import ScoreLearner, score_head
 from align.learner.value_model import value_model_on
 from align.types import Update
@@ -118,14 +118,16 @@ class SharedCritic:
 
     def save_model(self, folder: Path) -> None:
         """Write the head with the policy's present layers under it: a value model that stands by itself."""
-        disable_progress_bar()
-        value_model_on(self._policy.model, self._policy.value_head).save_pretrained(folder)
+        stepper = self._policy.stepper
+        head = {name: stepper.held.whole(weight).detach() for name, weight in self._policy.value_head.named_parameters()}
+        save_trained(value_model_on(self._policy.model, head), folder, stepper)
 
     def load_model(self, folder: Path) -> None:
         from transformers import AutoModelForTokenClassification
 
         loaded = AutoModelForTokenClassification.from_pretrained(folder, dtype=torch.float32)
-        self._policy.value_head.load_state_dict(score_head(loaded).state_dict())
+        values = score_head(loaded).state_dict()
+        self._policy.stepper.held.overwrite((weight, values[name]) for name, weight in self._policy.value_head.named_parameters())
 
     def state_dict(self) -> dict[str, Any]:
         """The head's optimizer is the policy's."""

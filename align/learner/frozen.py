@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class FrozenPolicy:
-    """Log-probs under a causal LM that no gradient reaches."""
+    """Log-probs under a causal LM that no gradient reaches. Every rank holds it whole, and asks it for its share of a batch."""
 
     def __init__(
         self, causal_lm: Any, train: Optimization, *, device: torch.device, dtype: str = "float32", temperature: float = 1.0
@@ -36,7 +37,7 @@ class FrozenPolicy:
         return self.passes.gather(batch, forward)[0]
 
     @torch.no_grad()
-    def move_towards(self, causal_lm: Any, share: float) -> None:
-        """Mix the other model's weights in: (1 - share) of one's own and `share` of the other's; 1 takes them over."""
-        for own, other in zip(self.module.causal_lm.parameters(), causal_lm.parameters(), strict=True):
+    def move_towards(self, weights: Iterable[Tensor], share: float) -> None:
+        """Mix another model's weights in: (1 - share) of one's own and `share` of the other's; 1 takes them over."""
+        for own, other in zip(self.module.causal_lm.parameters(), weights, strict=True):
             own.lerp_(other.to(own.dtype), share) if share < 1 else own.copy_(other)

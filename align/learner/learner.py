@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers.utils.logging import disable_progress_bar
 
 from align.learner.frozen import FrozenPolicy
 from align.learner.logprobs import ActorCriticModel, LogprobModel
 from align.learner.packing import Batch
 from align.learner.passes import spread_out
 from align.learner.plain import plain_weights
+from align.learner.saved import load_trained, save_trained
 from align.learner.stepper import Forward, Stepper, enable_checkpointing, switch_dropout_off
 from align.types import Update
 
@@ -33,7 +33,9 @@ Loss = Callable[..., tuple[Tensor, Mapping[str, Any]]]
 class Learner:
     """Computes log-probs and takes optimizer steps, in micro-batches under a token budget.
 
-    The loss function divides by the counts of the whole step, so the update does not depend on how it was cut.
+    The loss function divides by the counts of the whole step, so the update does not depend on how it was cut: into
+    micro-batches, or between ranks (align.learner.ranks). Every rank makes the same learner and the same calls, with the whole
+    batch, and gets the same results.
     """
 
     def __init__(
@@ -128,56 +130,65 @@ class Learner:
         `loss` sees micro-batches: with `together` all sequences of a group in one of them, with `whole` the whole batch at
         once, at the price of a further forward pass. `gradient_B` tells which sequences can have a gradient at all.
         """
-        before_N = torch.zeros(len(batch.mask_N))
-        if whole and batch.mask_N.any() and len(self.stepper.passes.parts(batch)) > 1:
-            forward, gradient_B = self._linearised(batch, loss, before_N)
-        else:
+        if whole and batch.mask_N.any() and self.stepper.passes.cuts(batch):
+            forward, gradient_B, before_N = self._linearised(batch, loss)
+            update = self.stepper.update(batch, forward, index=index, together=together, gradient_B=gradient_B)
+            return replace(update, logp_N=before_N)
 
-            def forward(micro: Batch, index_N: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
-                outputs = self._forward(micro, entropy=True)
-                before_N[index_N] = outputs[0].detach().cpu()
-                return loss(micro, *outputs)
+        def forward_once(micro: Batch, index_N: Tensor) -> tuple[Tensor, Mapping[str, Any], Tensor]:  # noqa: ARG001
+            outputs = self._forward(micro, entropy=True)
+            return *loss(micro, *outputs), outputs[0]
 
-        update = self.stepper.update(batch, forward, index=index, together=together, gradient_B=gradient_B)
-        return replace(update, logp_N=before_N)
+        update = self.stepper.update(batch, forward_once, index=index, together=together, gradient_B=gradient_B)
+        return update if update.logp_N is not None else replace(update, logp_N=torch.zeros(len(batch.mask_N)))
 
-    def _linearised(self, batch: Batch, loss: Loss, before_N: Tensor) -> tuple[Forward, Tensor]:
-        """The loss of a whole batch to first order around the present policy, a sum over tokens; and the sequences it depends on.
+    def _linearised(self, batch: Batch, loss: Loss) -> tuple[Forward, Tensor, Tensor]:
+        """The loss of a whole batch to first order around the present policy, a sum over tokens; and what was found for that.
 
         By the chain rule its gradient is exactly that of the loss, however the sum is cut. Without dropout only: the passes
-        must agree.
+        must agree. What was found: gradient_B, the sequences that the loss depends on, and the policy's logp_N.
         """
         point = [x_N.to(self.stepper.passes.device).requires_grad_() for x_N in self._outputs(batch)]
-        before_N.copy_(point[0].detach())
         with torch.enable_grad():
             value, statistics = loss(batch.to(self.stepper.passes.device), *point)
             slopes = torch.autograd.grad(value, point, materialize_grads=True)
-        value, tokens = value.detach(), len(before_N)
+        value, tokens = value.detach(), len(batch.mask_N)
 
-        def forward(micro: Batch, index_N: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
+        def forward(micro: Batch, index_N: Tensor) -> tuple[Tensor, Mapping[str, Any], None]:
             share = value * len(index_N) / tokens
             if torch.is_grad_enabled():
                 for output_N, point_N, slope_N in zip(self._forward(micro, entropy=True), point, slopes, strict=True):
                     share = share + (slope_N[index_N] * (output_N - point_N.detach()[index_N])).sum()
-            return share, {name: number * len(index_N) / tokens for name, number in statistics.items()}
+            return share, {name: number * len(index_N) / tokens for name, number in statistics.items()}, None
 
         steep_N = torch.stack(slopes).ne(0).any(0)  # a NaN is unequal to 0 as well, and must be noticed
         gradient_B = torch.zeros(batch.size, dtype=torch.bool)
         gradient_B[batch.segment_N[steep_N.cpu()]] = True
-        return forward, gradient_B
+        return forward, gradient_B, point[0].detach().cpu()
 
     def weights(self, *, plain: bool = False) -> Iterator[tuple[str, Tensor]]:
-        """Named weights of the policy, for publishing to rollout engines; `plain`: as a model without adapters has them."""
-        yield from plain_weights(self.model) if plain else self.model.named_parameters()
+        """Named weights of the policy, each in full, for publishing to engines; `plain`: with adapters added.
+
+        Of sharded weights one is gathered at a time, so every rank has to go through all of them.
+        """
+        whole = self.stepper.held.whole
+        if plain:
+            yield from plain_weights(self.model, whole)
+        else:
+            for name, parameter in self.model.named_parameters():
+                yield name, whole(parameter)
 
     def move_reference(self, share: float) -> None:
         """Move the reference towards the policy: by `share` of the way, or with 1 all of it."""
         assert self.reference is not None, "there is no reference, or it is the model without its adapter, which stands still"
-        self.reference.move_towards(self.model, share)
+        self.reference.move_towards((weight for _, weight in self.weights()), share)
         self._reference_moved = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Moments of the optimizer, global RNG state, and a reference that has moved; weights are saved by `save_model`."""
+        """Moments of the optimizer, global RNG state, and a reference that has moved; weights are saved by `save_model`.
+
+        Every rank calls; what the first one gets is complete, and goes with any number of ranks and any ZeRO stage.
+        """
         state = {
             **self.stepper.state_dict(),
             "rng": torch.get_rng_state(),
@@ -199,12 +210,11 @@ class Learner:
 
     def save_model(self, folder: Path) -> None:
         """Write the policy so that `from_pretrained` loads it (with LoRA: the adapter, which names its base model)."""
-        disable_progress_bar()
-        self.model.save_pretrained(folder)
+        save_trained(self.model, folder, self.stepper)
 
     def load_model(self, folder: Path) -> None:
         """Take over the weights that `save_model` wrote."""
-        load_trained(self.model, folder)
+        load_trained(self.model, folder, self.stepper)
 
     def _outputs(self, batch: Batch) -> tuple[Tensor, ...]:
         self.stepper.module.eval()
@@ -218,14 +228,3 @@ class Learner:
         logp_N = spread_out(logp_M, micro.mask_N)
         zeros_N = torch.zeros_like(logp_N)
         return (logp_N, *(zeros_N if other_M is None else spread_out(other_M, micro.mask_N) for other_M in others))
-
-
-def load_trained(model: Any, folder: Path) -> None:
-    """Put the weights, or the adapter, that `model.save_pretrained` wrote back into `model`."""
-    if hasattr(model, "disable_adapter"):
-        from peft import load_peft_weights, set_peft_model_state_dict
-
-        set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
-    else:
-        loaded = type(model).from_pretrained(folder, dtype=torch.float32)
-        model.load_state_dict(loaded.state_dict())

@@ -108,10 +108,8 @@ def _fit(
     return weight_KD.detach(), bias_K.detach()
 
 
-@torch.no_grad()
 def put_head(learner: ScoreLearner, weight_KD: Tensor, bias_K: Tensor) -> None:
     """Make the fitted head that of the learner's model."""
     head = score_head(learner.model)
-    head.weight.copy_(weight_KD)  # type: ignore[operator]
-    if head.bias is not None:
-        head.bias.copy_(bias_K)  # type: ignore[operator]
+    values = [(head.weight, weight_KD)] if head.bias is None else [(head.weight, weight_KD), (head.bias, bias_K)]
+    learner.stepper.held.overwrite(values)  # type: ignore[arg-type]

@@ -78,7 +78,10 @@ class RewardLearner(ScoreLearner):
 
     def save_model(self, folder: Path) -> None:
         super().save_model(folder)
-        self.card().write(folder)
+        card = self.card()
+        if self.stepper.ranks.is_first:
+            card.write(folder)
+        self.stepper.ranks.wait()
 
     def card(self) -> RewardModelCard:
         algorithm, labels = self._recipe.algorithm, labels_of(self._recipe.algorithm)

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers.utils.logging import disable_progress_bar
 
-from align.learner.learner import load_trained
 from align.learner.packing import Batch, Inputs
 from align.learner.passes import spread_out
+from align.learner.saved import load_trained, save_trained
 from align.learner.stepper import Stepper, enable_checkpointing, switch_dropout_off
 from align.types import Update
 
@@ -86,8 +85,8 @@ class ScoreLearner:
     ) -> Update:
         """One optimizer step on `batch`, see `Stepper.update`; `loss` sees score_N or score_NK of micro-batches."""
 
-        def forward(micro: Batch, index_N: Tensor) -> tuple[Tensor, Mapping[str, Any]]:  # noqa: ARG001  (scores are not kept)
-            return loss(micro, self._forward(micro))
+        def forward(micro: Batch, index_N: Tensor) -> tuple[Tensor, Mapping[str, Any], None]:  # noqa: ARG001
+            return *loss(micro, self._forward(micro)), None
 
         return self.stepper.update(batch, forward, index=index, together=together, gradient_B=gradient_B)
 
@@ -100,12 +99,11 @@ class ScoreLearner:
 
     def save_model(self, folder: Path) -> None:
         """Write the model so that `from_pretrained` of its class loads it (with LoRA: the adapter and the head)."""
-        disable_progress_bar()
-        self.model.save_pretrained(folder)
+        save_trained(self.model, folder, self.stepper)
 
     def load_model(self, folder: Path) -> None:
         """Take over the weights that `save_model` wrote."""
-        load_trained(self.model, folder)
+        load_trained(self.model, folder, self.stepper)
 
     def _forward(self, micro: Batch) -> Tensor:
         passes = self.stepper.passes

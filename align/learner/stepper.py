@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import get_scheduler
 
 from align.errors import NumericsError
 from align.learner.packing import Batch, padding_share
 from align.learner.passes import Passes
+from align.learner.ranks import Ranks
+from align.learner.replicated import Held, Replicated
+from align.learner.sharded import Sharded
 from align.types import Update
 
 if TYPE_CHECKING:
     from align.recipe.schema import Optimization
 
-# (micro-batch on the device, its tokens' places in the whole batch) -> (scalar loss, statistics), both shares of the whole step
-Forward = Callable[[Batch, Tensor], tuple[Tensor, Mapping[str, Any]]]
+# (micro-batch on the device, its tokens' places in the whole batch) -> (scalar loss, statistics), both shares of the whole step,
+# and the log-probs of the tokens where they are to be kept
+Forward = Callable[[Batch, Tensor], tuple[Tensor, Mapping[str, Any], Tensor | None]]
 
 
 class Stepper:
@@ -42,17 +46,28 @@ class Stepper:
         `apart` names parts of the module whose learning rate, schedule and decay are others.
         """
         self.settings, self._key = train, key
-        self.accelerator = Accelerator()
-        self.passes = Passes.of(model, train, dtype=dtype, device=self.accelerator.device)
+        self.ranks = Ranks.present()
+        self.passes = Passes.of(model, train, dtype=dtype, device=self.ranks.device)
+        self._wrapped = module
         settings = {"": train, **(apart or {})}
-        self.module, self.optimizer = self.accelerator.prepare(module, _adamw(module, settings))
+        adamw = partial(_adamw, settings)
+        self.held: Held = (
+            Sharded(module, adamw, self.ranks, train, self.passes.autocast)
+            if train.zero_stage
+            else Replicated(module, adamw, self.ranks, train.max_grad_norm)
+        )
         self._rates = {part: _rate(own, total_updates) for part, own in settings.items()}
         self.skipped_in_a_row = 0
 
     @property
+    def module(self) -> nn.Module:
+        """What the forward pass runs."""
+        return self.held.module
+
+    @property
     def unwrapped(self) -> Any:
         """The module without what training wraps around it."""
-        return self.accelerator.unwrap_model(self.module)
+        return self._wrapped
 
     def update(
         self, batch: Batch, forward: Forward, *, index: int, together: bool = False, gradient_B: Tensor | None = None
@@ -68,55 +83,73 @@ class Stepper:
         if not batch.mask_N.any():
             return Update(metrics={"loss": 0.0, "grad_norm": 0.0}, applied=False)
         self.module.train()
-        parts = self._plan(batch, together, gradient_B)
+        work, padding, count = self._plan(batch, together, gradient_B)
+        last = max((place for place, (_, learning, _) in enumerate(work) if learning), default=-1)
         statistics: dict[str, float] = {"loss": 0.0}
-        for part, learning in parts:
+        logp_N: Tensor | None = None
+        for place, (part, learning, counts) in enumerate(work):
+            index_N = batch.token_index(part)
             with self.passes.attention():
                 with torch.set_grad_enabled(learning):
-                    value, shares = forward(batch.select(part).to(self.passes.device), batch.token_index(part))
+                    value, shares, kept_N = forward(batch.select(part).to(self.passes.device), index_N)
                 if learning:
-                    self.accelerator.backward(value)
+                    self.held.backward(value if counts else 0.0 * value, last=place == last)
+            if kept_N is not None and logp_N is None:
+                logp_N = torch.zeros(len(batch.mask_N))
+            if not counts:
+                continue
             for name, share in {"loss": value, **shares}.items():
                 statistics[name] = statistics.get(name, 0.0) + (share.item() if isinstance(share, Tensor) else share)
-        norm = float(self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.max_grad_norm))
+            if kept_N is not None and logp_N is not None:
+                logp_N[index_N] = kept_N.detach().cpu()
+        statistics = self.ranks.sum_statistics(statistics)
+        rates = {part: rate(index) for part, rate in self._rates.items()}
+        norm = self.held.step(rates, wanted=math.isfinite(statistics["loss"]))
         finite = math.isfinite(norm) and math.isfinite(statistics["loss"])
-        if finite and norm > 0:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self._rates[group["part"]](index)
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         self._count_skipped(finite, statistics["loss"], norm)
-        padding = padding_share(batch.lengths_B.tolist(), [part for part, _ in parts], packed=self.passes.packed)
-        rate = self._rates[""](index)
-        extra = {"grad_norm": norm, "learning_rate": rate, "padding_share": padding, "micro_batches": len(parts)}
-        return Update(metrics={**statistics, **extra}, applied=finite and norm > 0)
+        extra = {"grad_norm": norm, "learning_rate": rates[""], "padding_share": padding, "micro_batches": count}
+        if logp_N is not None:
+            self.ranks.sum_(logp_N)
+        return Update(metrics={**statistics, **extra}, applied=finite and norm > 0, logp_N=logp_N)
 
     def forget(self) -> None:
         """Start again without moments, as if no step had been taken."""
-        self.optimizer.state.clear()
+        self.held.forget()
 
     def state_dict(self) -> dict[str, Any]:
-        """Moments of the optimizer; the schedule has no state, and weights are saved by whoever owns the module."""
-        return {"moments": self.optimizer.state_dict()["state"], "skipped_in_a_row": self.skipped_in_a_row}
+        """Moments of the optimizer; the schedule has no state, and weights are saved by whoever owns the module.
+
+        It is the same however many ranks there are and whatever they hold. Of sharded moments, the first rank's is complete.
+        """
+        return {"moments": self.held.moments(), "skipped_in_a_row": self.skipped_in_a_row}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the moments; learning rate, decay and the like stay those of the recipe."""
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state["moments"], "param_groups": groups})
+        self.held.load_moments(state["moments"])
         self.skipped_in_a_row = state["skipped_in_a_row"]
 
-    def _plan(self, batch: Batch, together: bool, gradient_B: Tensor | None) -> list[tuple[list[int], bool]]:
-        """The sequences of each micro-batch, and whether it is learned from."""
-        if gradient_B is None or bool(gradient_B.all()):
-            return [(part, True) for part in self.passes.parts(batch, together=together)]
+    def _plan(
+        self, batch: Batch, together: bool, gradient_B: Tensor | None
+    ) -> tuple[list[tuple[list[int], bool, bool]], float, int]:
+        """This rank's micro-batches: their sequences, whether they are learned from, and whether they count.
+
+        And of all ranks' the share of padding and how many there are.
+        """
+        learned_B = torch.ones(batch.size, dtype=torch.bool) if gradient_B is None else gradient_B.cpu()
         if together:  # a group is learned from as a whole
-            gradient_B = torch.isin(batch.group_B, batch.group_B[gradient_B])
-        plan = []
+            learned_B = torch.isin(batch.group_B, batch.group_B[learned_B])
+        work, everything = [], []
         for learning in (True, False):
-            chosen = (gradient_B == learning).nonzero().flatten().tolist()
-            parts = self.passes.parts(batch.select(chosen), together=together) if chosen else []
-            plan += [([chosen[place] for place in part], learning) for part in parts]
-        return plan
+            chosen = (learned_B == learning).nonzero().flatten().tolist()
+            if not chosen:
+                continue
+            some = batch if len(chosen) == batch.size else batch.select(chosen)
+            shares = self.passes.shares(some, together=together)
+            own = self.passes.own(some, shares, together=together)
+            work += [([chosen[place] for place in part], learning, counts) for part, counts in own]
+            everything += [[chosen[place] for place in part] for share in shares for part in share]
+        padding = padding_share(batch.lengths_B.tolist(), everything, packed=self.passes.packed)
+        return work, padding, len(everything)
 
     def _count_skipped(self, finite: bool, loss: float, norm: float) -> None:
         self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
@@ -142,7 +175,9 @@ def enable_checkpointing(model: Any) -> None:
         model.enable_input_require_grads()
 
 
-def _adamw(module: nn.Module, settings: Mapping[str, Optimization]) -> torch.optim.Optimizer:
+def _adamw(
+    settings: Mapping[str, Optimization], module: nn.Module, kind: type[torch.optim.AdamW] = torch.optim.AdamW
+) -> torch.optim.AdamW:
     """AdamW; vectors (norms, biases) are not decayed. `settings` are those of each named part, "" of all else."""
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
@@ -153,7 +188,7 @@ def _adamw(module: nn.Module, settings: Mapping[str, Optimization]) -> torch.opt
             groups.setdefault((part, parameter.ndim > 1), group)["params"].append(parameter)
     train = settings[""]
     betas = (train.adam_beta1, train.adam_beta2)
-    return torch.optim.AdamW(list(groups.values()), lr=train.learning_rate, betas=betas, eps=train.adam_epsilon, fused=True)
+    return kind(list(groups.values()), lr=train.learning_rate, betas=betas, eps=train.adam_epsilon, fused=True)
 
 
 def _rate(train: Optimization, total_updates: int) -> Callable[[int], float]:

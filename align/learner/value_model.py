@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from align.errors import CheckpointError
 from align.learner.config import no_value_model
@@ -31,8 +31,8 @@ def value_model_of(causal_lm: Any) -> Any:
     return value_model_on(copy.deepcopy(causal_lm), None)
 
 
-def value_model_on(causal_lm: Any, head: nn.Linear | None) -> Any:
-    """A value model that shares the layers of a causal LM and, where one is given, the weights of a head."""
+def value_model_on(causal_lm: Any, head: Mapping[str, Tensor] | None) -> Any:
+    """A value model that shares the layers of a causal LM and, where they are given, the weights of a head."""
     from transformers import AutoModelForTokenClassification
 
     config = copy.deepcopy(causal_lm.config)
@@ -46,7 +46,7 @@ def value_model_on(causal_lm: Any, head: nn.Linear | None) -> Any:
     own = score_head(model)
     assert isinstance(own, nn.Linear)
     weights = {name: torch.zeros(own.get_parameter(name).shape) for name, _ in own.named_parameters()}
-    own.load_state_dict(weights if head is None else {name: head.get_parameter(name).detach() for name in weights}, assign=True)
+    own.load_state_dict(weights if head is None else {name: head[name] for name in weights}, assign=True)
     return model
 
 

@@ -170,7 +170,7 @@ def test_a_resumed_learner_follows_the_recipe_it_is_given(tokenizer):
     lower = make_learner(tokenizer, learning_rate=1e-5)
     lower.load_state_dict(learner.state_dict())
     assert lower.update(batch, token_mean(batch), index=2).metrics["learning_rate"] == 1e-5
-    assert {group["weight_decay"] for group in lower.stepper.optimizer.param_groups} == {0.0}
+    assert {group["weight_decay"] for group in lower.stepper.held.optimizer.param_groups} == {0.0}
 
 
 def test_without_dropout_the_updated_policy_is_the_sampled_one(tokenizer):

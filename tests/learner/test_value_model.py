@@ -35,7 +35,7 @@ def test_its_scores_do_not_depend_on_what_else_is_in_the_batch(tiny_model, packi
 
 def test_a_policy_with_a_head_is_saved_as_a_value_model_and_keeps_its_own_configuration(tiny_model, tmp_path):
     head = torch.nn.Linear(32, 1)
-    value_model_on(tiny_model, head).save_pretrained(tmp_path)
+    value_model_on(tiny_model, head.state_dict()).save_pretrained(tmp_path)
     loaded = AutoModelForTokenClassification.from_pretrained(tmp_path)
     assert torch.equal(loaded.score.weight, head.weight)
     assert torch.equal(loaded.model.norm.weight, tiny_model.model.norm.weight)

@@ -81,7 +81,7 @@ def _hotter(params: Any) -> Any:
 def dropped_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
     import align.learner.plain as module
 
-    monkeypatch.setattr(module, "_with_adapters", lambda layer, weight: weight)
+    monkeypatch.setattr(module, "_with_adapters", lambda layer, weight, whole: weight)
 
 
 def other_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

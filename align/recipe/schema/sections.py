@@ -188,6 +188,12 @@ class Optimization(Section):
         "auto",
         description="auto: rows without padding where attention allows it; packed needs a variable-length attention kernel",
     )
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(
+        0,
+        description="What DeepSpeed divides between the ranks: 0 nothing (it is not used), 1 AdamW's moments, 2 and gradients, "
+        "3 and weights; 1-3 need `pip install 'align[deepspeed]'`",
+    )
+    offload_optimizer: bool = Field(False, description="AdamW's moments and step on the CPU; needs zero_stage 1-3")
     max_skipped_steps: Annotated[int, Field(ge=0)] = Field(3, description="Consecutive non-finite steps before exit code 7")
     save_steps: Annotated[int, Field(ge=0)] = Field(50, description="Steps between checkpoints; 0: at the end only")
     save_total_limit: Positive = 2

@@ -24,6 +24,7 @@ from align.recipe.validate.common import (
     longest_sequence,
     model,
     packing,
+    sharding,
     steps,
     tasks,
     training_data,
@@ -40,13 +41,14 @@ from align.recipe.validate.samples import UNGROUPED, demonstrations, group_size,
 __all__ = ["UNGROUPED", "Finding", "longest_sequence", "raise_first", "validate"]
 
 _ALL: list[Rule] = [model, tasks, rewards, task_reward, evaluation, engine, wandb]
-_TRAINING: list[Rule] = [training_data, steps, packing, *_ALL]
+_STEPS: list[Rule] = [training_data, steps, packing, sharding]
+_TRAINING: list[Rule] = [*_STEPS, *_ALL]
 RULES: dict[type, list[Rule]] = {
     RLRecipe: [algorithm, critic, group_size, teacher, demonstrations, reference, mismatch, rollout, minibatches, *_TRAINING],
     SFTRecipe: _TRAINING,
-    PreferenceRecipe: [preference_losses, idle_keys, stored_preferences, training_data, steps, packing, model, tasks, wandb],
+    PreferenceRecipe: [preference_losses, idle_keys, stored_preferences, *_STEPS, model, tasks, wandb],
     OnlinePreferenceRecipe: [preference_losses, idle_keys, online, online_rollout, minibatches, *_TRAINING],
-    RewardModelRecipe: [objective, linear, judgements, training_data, steps, packing, model, tasks, wandb],
+    RewardModelRecipe: [objective, linear, judgements, *_STEPS, model, tasks, wandb],
     EvaluateRecipe: _ALL,
 }
 

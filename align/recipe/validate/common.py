@@ -196,6 +196,22 @@ def engine(recipe: Recipe) -> Iterator[Finding]:
         yield Finding(key="rollout.engine", message=f"rollout.engine = vllm: {trouble}", fix=FIX)
 
 
+def sharding(recipe: TrainRecipe) -> Iterator[Finding]:
+    train = recipe.train
+    if train.offload_optimizer and not train.zero_stage:
+        yield Finding(
+            key="train.offload_optimizer",
+            message="it is DeepSpeed that keeps the optimizer on the CPU, and zero_stage 0 goes without it",
+            fix="write zero_stage: 1, 2 or 3 too, or offload_optimizer: false",
+        )
+    if train.zero_stage and not installed("deepspeed"):
+        yield Finding(
+            key="train.zero_stage",
+            message=f"zero_stage {train.zero_stage} needs DeepSpeed, which is not installed",
+            fix="pip install 'align[deepspeed]', or write zero_stage: 0",
+        )
+
+
 def wandb(recipe: Recipe) -> Iterator[Finding]:
     if recipe.log.wandb is not None and not installed("wandb"):
         yield Finding(
