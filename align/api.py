@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
@@ -59,6 +60,19 @@ def train(
             place=resolved.place("recipe"),
             fix=f"run `align evaluate {recipe}`",
         )
+    launch = resolved.recipe.launch
+    if launch.learners > 1 and "WORLD_SIZE" not in os.environ:  # else this is one of the ranks
+        from align.launch import local
+
+        job = local.Job(
+            recipe=str(recipe),
+            overrides=_several(overrides),
+            how={"resume": resume, "overwrite": overwrite, "allow_changes": allow_changes},
+            output_dir=Path(str(resolved.recipe.output_dir)),
+            learners=launch.learners,
+            restarts=launch.restarts,
+        )
+        return local.train(job)
     from align.loops.preflight import preflight
 
     with located_errors(resolved.recipe, resolved.place):

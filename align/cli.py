@@ -62,7 +62,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("ALIGN_DEBUG"):
             raise
-        sys.exit(_refuse(_defect(error)))
+        sys.exit(_refuse(as_defect(error)))
 
 
 def _refuse(error: AlignError) -> int:
@@ -73,7 +73,7 @@ def _refuse(error: AlignError) -> int:
     return error.exit_code
 
 
-def _defect(error: Exception) -> AlignError:
+def as_defect(error: Exception) -> AlignError:
     """An exception nobody foresaw: one line for the user, the traceback for the report."""
     with tempfile.NamedTemporaryFile("w", prefix="align-error-", suffix=".txt", delete=False, encoding="utf-8") as log:
         traceback.print_exception(error, file=log)

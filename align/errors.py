@@ -58,6 +58,12 @@ class RewardError(AlignError):
     exit_code = 6
 
 
+class LostRankError(AlignError):
+    """A process of a run on several ranks ended without saying why."""
+
+    exit_code = 9
+
+
 class NumericsError(AlignError):
     """Losses or gradients stopped being finite."""
 

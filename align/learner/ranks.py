@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -14,6 +14,7 @@ from torch import Tensor, distributed
 
 from align.errors import RecipeError
 
+T = TypeVar("T")
 BUCKET = 1 << 25  # elements of gradients that are summed in one message: 128 MiB in float32
 _NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -107,6 +108,15 @@ class Ranks:
         if self.world > 1:
             for tensor in tensors:
                 distributed.broadcast(tensor.data, src=0)
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` gives on the first rank, on every rank; the others do not call it."""
+        if self.world == 1:
+            return make()
+        held: list[Any] = [make() if self.is_first else None]
+        distributed.broadcast_object_list(held, src=0)
+        made: T = held[0]
+        return made
 
     def wait(self) -> None:
         """Go on when every rank is here."""

@@ -29,10 +29,10 @@ class Reference:
     was killed goes on from there, runs of the same model can share the folder, and a line that is damaged is computed again.
     """
 
-    def __init__(self, folder: Path, model: str, ask: Ask) -> None:
-        """`model` is the `fingerprint` of what `ask` computes log-probs with."""
+    def __init__(self, folder: Path, model: str, ask: Ask, *, writes: bool = True) -> None:
+        """`model` is the `fingerprint` of what `ask` computes log-probs with. Of several ranks one `writes`."""
         self.path = folder / f"{model[:32]}.txt"
-        self._ask = ask
+        self._ask, self._writes = ask, writes
         self._known = _read(self.path)
 
     def sums(self, sequences: Sequence[PromptAndCompletion]) -> Tensor:
@@ -59,8 +59,9 @@ class Reference:
         ]
         if not all(agreed):
             self._known = {}
-            with storage_errors(self.path):
-                self.path.unlink(missing_ok=True)
+            if self._writes:
+                with storage_errors(self.path):
+                    self.path.unlink(missing_ok=True)
         return all(agreed)
 
     def _compute(self, sequences: Sequence[PromptAndCompletion]) -> list[float]:
@@ -68,13 +69,15 @@ class Reference:
         return sequence_sums(self._ask(batch), batch).tolist()
 
     def _store(self, values: Mapping[str, float]) -> None:
+        self._known |= values
+        if not self._writes:
+            return
         lines = [f"{key} {value!r}" for key, value in values.items()]
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as file:
                 # The line break comes first: what a killed writer left of a line stays a line of its own.
                 file.write("".join(f"\n{line} {_checksum(line)}" for line in lines))
-        self._known |= values
 
 
 def fingerprint(causal_lm: Any, dtype: str) -> str:

@@ -17,6 +17,7 @@ from align.learner.packing import Batch, pack_rollouts
 from align.loops.boundaries import ends_in_tokens, sentence_ends
 from align.loops.rollouts import Harvest, shaped_rewards
 from align.loops.site import Site
+from align.rewards.names import reward_name
 from align.rollout.parity import check_parity, parity
 from align.types import Group, Scored
 
@@ -104,7 +105,7 @@ def step_rewards(groups: Sequence[Group], batch: Batch, site: Site, recipe: RLRe
 
     What follows the last step, such as the end of the turn, belongs to it. None where no reward judged any step.
     """
-    weights = {name: spec.weight for name, spec in zip(site.scorer.stack.names, recipe.rewards, strict=True)}
+    weights = {reward_name(spec): spec.weight for spec in recipe.rewards}
     rewards_N = torch.full((len(batch.mask_N),), torch.nan, dtype=torch.float64)
     for start, sample in _completions(groups, batch):
         for name, verdict in sample.verdicts.items():

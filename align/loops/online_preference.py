@@ -41,7 +41,7 @@ def train_online(resolved: Resolved, rows: Rows, how: Mapping[str, bool]) -> dic
         session.begin(site, {"cursor": site.cursor, "rewards": rewards})
         site.publish(session.step)
         for step in session.steps():
-            drawn = draw(session, site, recipe, step)
+            drawn = session.agreed(lambda step=step: draw(session, site, recipe, step))  # type: ignore[misc]
             compared = _check_sampler(site, drawn.groups, recipe, step)
             updates: list[Update] = []
             if drawn.items:
@@ -54,7 +54,7 @@ def train_online(resolved: Resolved, rows: Rows, how: Mapping[str, bool]) -> dic
                 site.learner.move_reference(1.0)
             with session.phase("publish"):
                 site.publish(step)
-            session.run.write_rollouts(step, drawn.sampled, drawn.choices())
+            session.write_rollouts(step, drawn.sampled, drawn.choices())
             judged = [sample for group in drawn.sampled for sample in group.samples]
             metrics = {**_metrics(drawn, updates, recipe), **compared, **rewards.after_step(judged)}
             session.end_step(step, metrics, tokens=_tokens(drawn.sampled), groups=drawn.groups)

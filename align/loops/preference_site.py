@@ -89,6 +89,7 @@ def open_preference_site(recipe: PreferenceRecipe, rows: Rows, console: RunConso
     if recipe.algorithm.margin_scale is not None:
         require_margins(train)
     pairs = [pair for found in held_out.by_source for pair in found] if held_out else []
+    mark = fingerprint(causal_lm, recipe.model.dtype)  # before the weights may be sharded
     learner = Learner(causal_lm, recipe.train, total_updates=recipe.train.steps, dtype=recipe.model.dtype, dropout=False)
     yield PreferenceSite(
         recipe=recipe,
@@ -96,7 +97,7 @@ def open_preference_site(recipe: PreferenceRecipe, rows: Rows, console: RunConso
         learner=learner,
         cursor=Cursor(train.by_source, train.weights, seed=recipe.seed, shuffle=recipe.data.shuffle),
         held_out=spread(pairs, recipe.evaluate.max_rows if recipe.evaluate else None),
-        reference=_reference(recipe, learner, tokenizer) if needs_reference(recipe.algorithm) else None,
+        reference=_reference(recipe, learner, tokenizer, mark) if needs_reference(recipe.algorithm) else None,
         terms=recipe_terms(recipe.algorithm),
     )
 
@@ -111,13 +112,14 @@ def _items(recipe: PreferenceRecipe, rows: Sequence[RowSet], tokenizer: Any, kin
     )
 
 
-def _reference(recipe: PreferenceRecipe, learner: Learner, tokenizer: Any) -> Reference:
+def _reference(recipe: PreferenceRecipe, learner: Learner, tokenizer: Any, mark: str) -> Reference:
     """The model as it starts (with adapters: without them), or another that the recipe names."""
     folder = Path(recipe.train.reference_cache or f"{recipe.output_dir}/reference")
     dtype, path = recipe.model.dtype, recipe.algorithm.reference
+    first = learner.stepper.ranks.is_first
     if path is None:
         which: Which = "reference" if learner.adapter else "policy"
-        return Reference(folder, fingerprint(learner.model, dtype), lambda batch: learner.logprobs(batch, which))
+        return Reference(folder, mark, lambda batch: learner.logprobs(batch, which), writes=first)
     revision = recipe.model.revision if path == recipe.model.path else None
     model = recipe.model.model_copy(update={"path": path, "revision": revision, "init": None, "lora": None})
     if load_tokenizer(model).get_vocab() != tokenizer.get_vocab():
@@ -128,4 +130,4 @@ def _reference(recipe: PreferenceRecipe, learner: Learner, tokenizer: Any) -> Re
         )
     causal_lm = load_model(model, tokenizer)
     frozen = FrozenPolicy(causal_lm, recipe.train, device=learner.stepper.passes.device, dtype=dtype)
-    return Reference(folder, fingerprint(causal_lm, dtype), frozen.logprobs)
+    return Reference(folder, fingerprint(causal_lm, dtype), frozen.logprobs, writes=first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,8 +34,9 @@ def preflight(resolved: Resolved, *, resume: bool = False, overwrite: bool = Fal
     """
     recipe: TrainRecipe = resolved.recipe  # type: ignore[assignment]
     _start_is_safe(resolved)
-    RunDirectory.check(resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
-    check_sinks(recipe.log)
+    if os.environ.get("RANK", "0") == "0":  # the others look at nothing that the first one writes
+        RunDirectory.check(resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
+        check_sinks(recipe.log)
     bad = recipe.data.max_bad_rows
     return Rows(
         train=read_all(recipe.data.train, max_bad_rows=bad, need=row_need(recipe, "train")),

@@ -45,7 +45,7 @@ def train(
         session.begin(site, parts, models={"critic": critic} if critic else {}, method=method.describe())
         site.publish(session.step)
         for step in session.steps():
-            harvest = collect(session, site, method, step)
+            harvest = session.agreed(lambda step=step: collect(session, site, method, step))  # type: ignore[misc]
             rewards_PG = shaped_rewards(harvest.groups, recipe, method)
             batch = pack(harvest.groups, rewards_PG, method, site.tokenizer)
             with session.phase("logprobs"):
@@ -66,7 +66,7 @@ def train(
                 kl.update(metrics.get("kl", 0.0), samples=batch.size)
                 if math.isfinite(metrics["entropy"]):
                     entropy.update(metrics["entropy"])
-            session.run.write_rollouts(step, harvest.groups, mean_advantages(batch, rewards_PG), harvest.not_trained)
+            session.write_rollouts(step, harvest.groups, mean_advantages(batch, rewards_PG), harvest.not_trained)
             tokens = len(batch.token_ids_N) + count_tokens(harvest.not_trained)
             seen, notes = monitor.observe(step, harvest.samples)
             metrics |= rewards.after_step(harvest.samples) | seen

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TypeVar
 
 import torch
 
 from align.errors import Preempted
 from align.evaluate.generate import evaluate_model, spread
-from align.learner.checkpoint import resume_checkpoint, write_checkpoint
+from align.learner.checkpoint import Checkpoint, resume_checkpoint, write_checkpoint
+from align.learner.ranks import Ranks
 from align.recipe.evaluation import evaluation_sampling
 from align.recipe.schema import Evaluation
-from align.run.console import RunConsole
+from align.run.console import RunConsole, silent_console
 from align.run.directory import RunDirectory
 from align.run.log import RunLog
 from align.run.report import final_report
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from align.types import Group
 
 
+T = TypeVar("T")
 HeldOut = Callable[[Callable[[int], None]], "HeldOutResult"]  # gets what to call with the items done since the last call
 
 
@@ -47,10 +49,15 @@ class Trained(Stateful, Protocol):
     def load_model(self, folder: Path) -> None: ...
 
 
+class _Left(Exception):
+    """An evaluation is left because the run is to stop."""
+
+
 class Session:
     """One run of a recipe, from the checks before anything starts to the report at the end. A context manager.
 
-    A loop calls `begin` once its parts stand, iterates over `steps`, and hands each step's numbers to `end_step`.
+    A loop calls `begin` once its parts stand, iterates over `steps`, and hands each step's numbers to `end_step`. Where several
+    ranks train, each runs the loop; the first one alone samples, judges, logs and writes, and what it decides holds for all.
     """
 
     recipe: TrainRecipe
@@ -77,27 +84,43 @@ class Session:
         `record` is stored in environment.json, beside the versions of the rewards.
         """
         self._site, self._parts, self._held_out, self._models = site, parts, held_out, models or {}
-        judges = {} if held_out else {"rewards": site.scorer.stack.versions, "sandbox": site.scorer.stack.layers}
-        record = {**judges, **record}
-        self.run = self._stack.enter_context(RunDirectory.open(self.resolved, **self._how, record=record))
+        if self.ranks.is_first:
+            judges = {} if held_out else {"rewards": site.scorer.stack.versions, "sandbox": site.scorer.stack.layers}
+            record = {**judges, **record}
+            self._run = self._stack.enter_context(RunDirectory.open(self.resolved, **self._how, record=record))
         prepare()
-        if self.run.resumed:
+        resumed = self.agreed(lambda: self.run.resumed)
+        if resumed:
             self._restore()
         evaluation = self.recipe.evaluate
-        if evaluation and evaluation.before and self.step == 0 and self.run.evaluation("before") is None:
+        if evaluation and evaluation.before and self.step == 0 and self.agreed(lambda: self.run.evaluation("before") is None):
             self._evaluate("before")
-        self._log = self._stack.enter_context(
-            RunLog(self.run, self.resolved, self.console, steps=self.recipe.train.steps, done=self.step)
-        )
-        if self.run.resumed:
+        if self.ranks.is_first:
+            steps = self.recipe.train.steps
+            self._log = self._stack.enter_context(RunLog(self.run, self.resolved, self.console, steps=steps, done=self.step))
+        if resumed:
             self._evaluate_on_schedule()  # stopped between a checkpoint and its evaluation
+
+    @property
+    def run(self) -> RunDirectory:
+        """The run directory, of the first rank."""
+        return self._run
+
+    def agreed(self, decide: Callable[[], T]) -> T:
+        """What `decide` gives on the first rank, on every rank; the others do not call it. All ranks must come here."""
+        return self.ranks.from_first(decide)
 
     def steps(self) -> Iterator[int]:
         yield from range(self.step + 1, self.recipe.train.steps + 1)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Measure a phase of the step as `time/<name>`."""
-        return self._log.timer.phase(name)
+        return self._log.timer.phase(name) if self.ranks.is_first else nullcontext()
+
+    def write_rollouts(self, step: int, *rollouts: Any) -> None:
+        """Keep the samples of a step, see `RunDirectory.write_rollouts`."""
+        if self.ranks.is_first:
+            self.run.write_rollouts(step, *rollouts)
 
     def end_step(
         self, step: int, metrics: Mapping[str, Any], *, tokens: int, groups: Sequence[Group] = (), notes: Sequence[Note] = ()
@@ -105,25 +128,29 @@ class Session:
         """Log the step; evaluate and save where they are due. Raises Preempted, after saving, when the run was asked to stop."""
         self.step, self.tokens = step, self.tokens + tokens
         train, last = self.recipe.train, step == self.recipe.train.steps
-        self._log.step(step, {**metrics, "num_tokens": self.tokens}, groups, notes)
-        if self._stop.requested and not last:
+        if self.ranks.is_first:
+            self._log.step(step, {**metrics, "num_tokens": self.tokens}, groups, notes)
+        if self.agreed(lambda: self._stop.requested) and not last:
             self._save_and_leave()
         if last or (train.save_steps and step % train.save_steps == 0):
             self._save()
         self._evaluate_on_schedule()
 
     def finish(self) -> dict[str, Any]:
-        """Evaluate the trained model, write the summary and show the report."""
+        """Evaluate the trained model, write the summary and show the report; the summary, empty on other ranks than the first."""
         evaluation = self.recipe.evaluate
         if evaluation and evaluation.after and not self._is_evaluated("after"):
             self._evaluate("after")
+        if not self.ranks.is_first:
+            return {}
         self._log.close()
         summary = self.run.finish()
         final_report(self.run, self.console, next_command=self._next_command())
         return summary
 
     def __enter__(self) -> Self:
-        self.console = self._stack.enter_context(RunConsole())
+        self.ranks = Ranks.present()
+        self.console = self._stack.enter_context(RunConsole() if self.ranks.is_first else silent_console())
         self._stop = self._stack.enter_context(StopSignals(self.console.announce_stop))
         return self
 
@@ -138,13 +165,16 @@ class Session:
         return f"align evaluate {path}/resolved.yaml --model {path} --n {4 * evaluation.num_generations}"
 
     def _save(self) -> None:
-        write_checkpoint(self.run.checkpoints, self.step, self._write, keep=self.recipe.train.save_total_limit)
+        if self.ranks.is_first:
+            write_checkpoint(self.run.checkpoints, self.step, self._write, keep=self.recipe.train.save_total_limit)
+        else:
+            self._write(Path())  # takes part in gathering, and writes nothing
 
     def _save_and_leave(self) -> NoReturn:
         self._save()
         raise Preempted(
             f"stopped by {self._stop.requested}; step {self.step} is saved",
-            place=str(self.run.path),
+            place=self.recipe.output_dir,
             fix="continue with the same command and --resume",
         )
 
@@ -155,8 +185,11 @@ class Session:
             self._evaluate(name)
 
     def _is_evaluated(self, name: str) -> bool:
-        stored = self.run.evaluation(name)
-        return stored is not None and stored["step"] == self.step
+        def is_stored() -> bool:
+            stored = self.run.evaluation(name)
+            return stored is not None and stored["step"] == self.step
+
+        return self.agreed(is_stored)
 
     def _evaluate(self, name: str) -> None:
         if self._held_out is not None:
@@ -165,26 +198,34 @@ class Session:
         evaluation = self.recipe.evaluate
         assert isinstance(evaluation, Evaluation)
         self._site.publish(self.step)
+        if self.agreed(lambda: self._sample(evaluation, name)):
+            self._save_and_leave()  # the evaluation is made up for on resume
+
+    def _sample(self, evaluation: Evaluation, name: str) -> bool:
+        """Estimate pass@k of the site's policy and store it. Returns whether it was left because the run is to stop."""
         ends = evaluation_sampling(self.recipe, evaluation)
         problems = spread(self._site.eval_prompts, evaluation.max_problems)
-        with self.console.activity(f"evaluating ({name})", total=len(problems) * evaluation.num_generations) as advance:
+        try:
+            with self.console.activity(f"evaluating ({name})", total=len(problems) * evaluation.num_generations) as advance:
 
-            def on_progress(*_: int) -> None:
-                advance(1)
-                if self._stop.requested:
-                    self._save_and_leave()  # the evaluation is made up for on resume
+                def on_progress(*_: int) -> None:
+                    advance(1)
+                    if self._stop.requested:
+                        raise _Left
 
-            result = evaluate_model(
-                self._site.engine,
-                problems,
-                self._site.scorer,
-                evaluation,
-                seed=self.recipe.seed,
-                max_completion_length=ends.max_tokens,
-                stop=ends.stop,
-                stop_token_ids=ends.stop_token_ids,
-                on_progress=on_progress,
-            )
+                result = evaluate_model(
+                    self._site.engine,
+                    problems,
+                    self._site.scorer,
+                    evaluation,
+                    seed=self.recipe.seed,
+                    max_completion_length=ends.max_tokens,
+                    stop=ends.stop,
+                    stop_token_ids=ends.stop_token_ids,
+                    on_progress=on_progress,
+                )
+        except _Left:
+            return True
         pass_at_k = {k: estimate.to_dict() for k, estimate in result.pass_at_k.items()}
         metrics = {
             "reward": result.mean_reward,
@@ -195,16 +236,19 @@ class Session:
         self.run.write_evaluation(name, step=self.step, pass_at_k=pass_at_k, metrics=metrics, rows=result.rows())
         if name != "before":
             self._log.evaluation(self.step, metrics | {f"pass@{k}": one["value"] for k, one in pass_at_k.items()})
+        return False
 
     def _judge(self, held_out: HeldOut, name: str) -> None:
         with self.console.activity(f"evaluating ({name})") as advance:
 
             def on_progress(done: int) -> None:
                 advance(done)
-                if self._stop.requested:
+                if self.agreed(lambda: self._stop.requested):
                     self._save_and_leave()  # the evaluation is made up for on resume
 
             result = held_out(on_progress)
+        if not self.ranks.is_first:
+            return
         estimates = {key: estimate.to_dict() for key, estimate in result.estimates.items()}
         self.run.write_evaluation(name, step=self.step, metrics=result.metrics, estimates=estimates, rows=result.rows)
         if name != "before":
@@ -212,23 +256,31 @@ class Session:
 
     def _write(self, folder: Path) -> None:
         """The contents of a checkpoint: model and tokenizer in Hugging Face layout, the trainer's state beside them."""
-        self._site.learner.save_model(folder)
-        self._site.tokenizer.save_pretrained(folder)
         trainer = folder / "trainer"
-        trainer.mkdir()
-        torch.save(self._site.learner.state_dict(), trainer / "learner.pt")
-        for name, model in self._models.items():
-            model.save_model(folder / name)
-            self._site.tokenizer.save_pretrained(folder / name)
-            torch.save(model.state_dict(), trainer / f"{name}.pt")
-        state = {"tokens": self.tokens, "parts": {name: part.state_dict() for name, part in self._parts.items()}}
-        (trainer / "state.json").write_text(json.dumps(state))
+        if self.ranks.is_first:
+            trainer.mkdir()
+            state = {"tokens": self.tokens, "parts": {name: part.state_dict() for name, part in self._parts.items()}}
+            (trainer / "state.json").write_text(json.dumps(state))
+        for place, name, model in [
+            (folder, "learner", self._site.learner),
+            *((folder / n, n, m) for n, m in self._models.items()),
+        ]:
+            model.save_model(place)
+            moments = model.state_dict()
+            if self.ranks.is_first:
+                torch.save(moments, trainer / f"{name}.pt")
+                self._site.tokenizer.save_pretrained(place)
 
-    def _restore(self) -> None:
+    def _last_checkpoint(self) -> Checkpoint:
+        """Where the run goes on; what was recorded after it is taken back."""
         checkpoint = resume_checkpoint(self.run.checkpoints)
         for note in checkpoint.notes:
             self.console.show(note)
         self.run.rewind(checkpoint.step)
+        return checkpoint
+
+    def _restore(self) -> None:
+        checkpoint = self.agreed(self._last_checkpoint)
         trainer = checkpoint.path / "trainer"
         self._site.learner.load_model(checkpoint.path)
         self._site.learner.load_state_dict(torch.load(trainer / "learner.pt", map_location="cpu", weights_only=True))

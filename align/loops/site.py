@@ -19,10 +19,12 @@ from align.data.prompts import load_prompts
 from align.data.sources import row_texts
 from align.learner.learner import Learner
 from align.learner.model import load_model, load_tokenizer
+from align.learner.ranks import Ranks
 from align.loops.preflight import Rows
 from align.recipe.schema import OnlinePreferenceRecipe, Rollout, SFTRecipe
 from align.rewards.compose import RewardStack
 from align.rewards.scorer import Scorer
+from align.rollout.bystander import Bystander
 from align.rollout.transformers import TransformersEngine
 from align.rollout.turns import TakingTurns
 from align.types import Prompt
@@ -53,8 +55,13 @@ class Site:
 
 @contextmanager
 def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_options: dict[str, Any]) -> Iterator[Site]:
-    """Start all parts, rewards first: a reward that cannot start is refused before a model is loaded; close them at the end."""
-    with Scorer(RewardStack(recipe.reward_specs, getattr(recipe, "reward_budget", None), recipe.combination)) as scorer:
+    """Start all parts, rewards first: a reward that cannot start is refused before a model is loaded; close them at the end.
+
+    Of several ranks the first one alone has rewards and an engine.
+    """
+    first = Ranks.present().is_first
+    budget = getattr(recipe, "reward_budget", None)
+    with Scorer(RewardStack(recipe.reward_specs, budget, recipe.combination) if first else RewardStack([])) as scorer:
         with console.activity(f"loading the model {recipe.model.path or '(fresh weights)'}"):
             tokenizer = load_tokenizer(recipe.model, row_texts(rows.train))
             causal_lm = load_model(recipe.model, tokenizer, seed=recipe.seed)
@@ -63,10 +70,11 @@ def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_opti
         for items in (train, evaluation) if evaluation else (train,):
             for note in items.remarks():
                 console.show(note)
-        learner = Learner(causal_lm, recipe.train, dtype=recipe.model.dtype, **learner_options)
         rollout = getattr(recipe, "rollout", None) or Rollout()
+        sampled = _sampled_model(causal_lm, recipe, rollout) if first else None
+        learner = Learner(causal_lm, recipe.train, dtype=recipe.model.dtype, **learner_options)
         with console.activity(f"starting the rollout engine {rollout.engine}"):
-            engine = TakingTurns(_open_engine(rollout, learner.model, tokenizer, recipe.model.dtype))
+            engine = TakingTurns(_open_engine(rollout, sampled, tokenizer, recipe.model.dtype) if first else Bystander())
         scorer.stack.attach(engine, tokenizer)
         try:
             yield Site(
@@ -86,15 +94,23 @@ def _open_engine(rollout: Rollout, model: Any, tokenizer: Any, dtype: str) -> Ro
     if rollout.engine == "vllm":
         from align.rollout.vllm import VLLMEngine
 
-        return VLLMEngine(model, tokenizer, rollout.vllm, dtype=dtype, max_batch_sequences=rollout.max_batch_sequences)
-    return TransformersEngine(_sampled_model(model, dtype), tokenizer, max_batch_sequences=rollout.max_batch_sequences)
+        # In a process that trains together with others vLLM would take them for its own.
+        apart = rollout.vllm.separate_process or Ranks.present().world > 1
+        settings = rollout.vllm.model_copy(update={"separate_process": apart})
+        return VLLMEngine(model, tokenizer, settings, dtype=dtype, max_batch_sequences=rollout.max_batch_sequences)
+    return TransformersEngine(model, tokenizer, max_batch_sequences=rollout.max_batch_sequences)
 
 
-def _sampled_model(model: Any, dtype: str) -> Any:
-    """What the engine samples from: the learner's own model, or in bfloat16 a copy that publishing keeps up to date."""
-    if dtype == "float32":
+def _sampled_model(model: Any, recipe: TrainRecipe, rollout: Rollout) -> Any:
+    """What the engine samples from: the learner's own model, or a copy that publishing keeps up to date.
+
+    The transformers engine needs one in bfloat16, and where the learner's weights are about to be sharded.
+    """
+    half, sharded = recipe.model.dtype == "bfloat16", recipe.train.zero_stage == 3
+    if rollout.engine != "transformers" or not (half or sharded):
         return model
-    return copy.deepcopy(model).to(torch.bfloat16).requires_grad_(False)
+    copied = copy.deepcopy(model).requires_grad_(False)
+    return copied.to(torch.bfloat16) if half else copied
 
 
 def _items(recipe: TrainRecipe, tokenizer: Any, rows: Rows) -> tuple[ItemSet[Any], PromptSet | None]:

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ from align.types import Completion, Prompt, Sampling
 
 if TYPE_CHECKING:
     from align.recipe.schema import VLLM
+
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class VLLMEngine:
@@ -190,7 +192,7 @@ def _start(folder: Path, settings: VLLM, dtype: str, max_batch_sequences: int) -
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")  # errors come as exceptions, without pages of state
     if not torch.cuda.is_available():
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # else the first request compiles for minutes
-    with _own_random_state():
+    with _own_random_state(), _no_rank():
         try:
             from vllm import EngineArgs, LLMEngine
 
@@ -251,6 +253,16 @@ def _params(sampling: Sampling, stop: StopRule, room: int, key: int) -> Any:
         detokenize=bool(stop.strings),
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
+
+
+@contextmanager
+def _no_rank() -> Iterator[None]:
+    """Without the variables by which this process knows its place among others: vLLM's processes would join them."""
+    hidden = {name: os.environ.pop(name) for name in _RANK_VARIABLES if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _own_random_state() -> Any:

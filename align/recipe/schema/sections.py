@@ -247,7 +247,11 @@ class Log(Section):
 
 
 class Launch(Section):
-    on: Literal["local"] = "local"
+    on: Literal["local"] = Field("local", description="local: processes of this machine")
+    learners: Positive = Field(1, description="Processes that train together, one for each GPU; on a CPU they share its cores")
+    restarts: Annotated[int, Field(ge=0)] = Field(
+        2, description="How often a run whose process was killed goes on from its last checkpoint by itself"
+    )
 
 
 class Common(Section):

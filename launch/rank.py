@@ -1,0 +1,47 @@
+"""What one rank runs: the training loop, with errors reported to the process that started it.
+
+python -m align.launch.rank REPORT ARGUMENTS, where ARGUMENTS is JSON: the recipe, its overrides, and how to open the run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from align.errors import AlignError
+from align.launch.report import write_report
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Train, and end with the exit code of what went wrong."""
+    report, given = Path(sys.argv[1]), json.loads(sys.argv[2])
+    _end_with_parent(given["parent"])
+    from align import api
+    from align.cli import as_defect
+
+    try:
+        api.train(given["recipe"], given["overrides"], **given["how"])
+    except AlignError as error:
+        write_report(report, error)
+        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001  nobody foresaw it: the traceback goes into a file
+        write_report(report, as_defect(error))
+        sys.exit(1)
+
+
+def _end_with_parent(parent: int) -> None:
+    """Be killed when the process that started this one ends, however it does; Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended already
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
