@@ -3,6 +3,7 @@
 import copy
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -26,7 +27,9 @@ TOKENIZER = train_tokenizer(ModelInit().tokenizer, ["17+25=42 42+38=80", "user a
 def settings(stage, **own):
     offload = stage.endswith("-offload")
     chosen = {"zero_stage": int(stage.removesuffix("-offload")), "offload_optimizer": offload}
-    return Optimization(**{"learning_rate": 1e-3, "micro_batch_tokens": 24, "weight_decay": 0.1, **chosen, **own})
+    # With a smaller epsilon AdamW's first steps make as much of a gradient that is a rounding error as of any other.
+    usual = {"learning_rate": 1e-3, "adam_epsilon": 1e-6, "micro_batch_tokens": 24, "weight_decay": 0.1}
+    return Optimization(**{**usual, **chosen, **own})
 
 
 def make_learner(stage, lora=None, tied=False, options=None, **own):
@@ -78,7 +81,8 @@ def weights(learner):
 
 def result(learner, updates, **more):
     metrics = [
-        {key: value for key, value in update.metrics.items() if key not in ("padding_share", "micro_batches")} for update in updates
+        {key: value for key, value in update.metrics.items() if key not in ("padding_share", "micro_batches")}
+        for update in updates
     ]
     applied = [update.applied for update in updates]
     return {"weights": weights(learner), "metrics": metrics, "applied": applied, "logp_N": [u.logp_N for u in updates], **more}
@@ -115,7 +119,11 @@ def cuts(stage, folder):
         return -(logp_N * wanted_N).sum() / 20, {"entropy": entropy_N.sum()}
 
     nothing = {"gradient_B": torch.zeros(8, dtype=torch.bool)}
-    how = [(pairs, {"together": True}), (contrast, {"whole": True}), (some, {"gradient_B": wanted_B, "together": True})]
+    how: list[Any] = [
+        (pairs, {"together": True}),
+        (contrast, {"whole": True}),
+        (some, {"gradient_B": wanted_B, "together": True}),
+    ]
     how += [(imitation(batch), nothing), (lambda micro, logp_N, _: (0.0 * logp_N.sum(), {}), {})]
     return result(learner, [learner.update(batch, loss, index=index, **options) for index, (loss, options) in enumerate(how * 2)])
 
@@ -171,8 +179,10 @@ def critics(stage, folder):
     shared_critic = SharedCritic(other, Critic(trunk="shared"))
     batch = batch.replace(value_N=critic.scores(batch), return_N=batch.advantage_N * batch.mask_N)
     tokens = batch.mask_N.sum()
-    updates, values = [], []
+    updates: list[Any] = []
+    values = []
     for index in range(5):
+
         def loss(micro, value_N):
             return ((value_N - micro.return_N) * micro.mask_N).square().sum() / tokens, {"mean": value_N.sum() / tokens}
 

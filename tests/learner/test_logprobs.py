@@ -66,7 +66,7 @@ def test_slices_change_neither_values_nor_gradients(monkeypatch, tiny_model):
         return logp.detach(), {name: p.grad.clone() for name, p in tiny_model.named_parameters()}
 
     whole = run()
-    monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", 4 * module.vocab_size)
+    monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", 4 * module.slices.vocab_size)
     sliced = run()
     torch.testing.assert_close(sliced[0], whole[0], atol=1e-6, rtol=0)
     for name, gradient in whole[1].items():
