@@ -106,7 +106,7 @@ def test_ranks_learn_what_one_process_learns(alone, tmp_path, world, stage):
     for number, found in enumerate(ranks):
         for name in CASES:
             # In bfloat16 products are rounded by how they are cut.
-            assert_equal(found[name], expected[name], f"rank {number}: {name}", 5e-3 if name == "half" else 1e-5)
+            assert_equal(found[name], expected[name], f"rank {number}: {name}", 1e-2 if name == "half" else 1e-5)
         rest = {"weights": expected["saved"]["weights"], "metrics": expected["saved"]["metrics"][5:]}
         assert_equal({key: found["resumed"][key] for key in rest}, rest, f"rank {number}: resumed", 1e-5)
         same = {name: {key: found[name][key] for key in ("weights", "metrics", "logp_N")} for name in CASES}
