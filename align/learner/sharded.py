@@ -217,7 +217,7 @@ def _engine(module: nn.Module, optimizer: Optimizer, ranks: Ranks, train: Optimi
     on_gpu = ranks.device.type == "cuda"
     if not on_gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("LOCAL_RANK", "0")
+    os.environ["LOCAL_RANK"] = str(ranks.device.index or 0)  # DeepSpeed takes the device of this number
     if not distributed.is_initialized():  # a single process
         distributed.init_process_group("nccl" if on_gpu else "gloo", store=distributed.HashStore(), rank=0, world_size=1)
     import deepspeed

@@ -78,7 +78,12 @@ def test_no_tensor_of_all_tokens_by_vocabulary_is_made(monkeypatch, tiny_model):
     seen = []
     head = tiny_model.get_output_embeddings()
     usual = head.forward
-    monkeypatch.setattr(head, "forward", lambda hidden_MD: seen.append(len(hidden_MD)) or usual(hidden_MD))
+
+    def forward(hidden_MD):
+        seen.append(len(hidden_MD))
+        return usual(hidden_MD)
+
+    monkeypatch.setattr(head, "forward", forward)
     monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", 10 * tiny_model.config.vocab_size)
     LogprobModel(tiny_model)(model_inputs(batch, packed=False), entropy=True)[0].sum().backward()
     assert max(seen) == 10
