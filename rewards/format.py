@@ -180,7 +180,7 @@ class CosineParams(Params):
 
 
 class CosineFormat(TextReward):
-    """long + (short - long) (1 + cos(pi length / max)) / 2, and `over` beyond max (Yeo et al. 2025, eq. 1).
+    """long + (short - long) (1 + cos(pi length / max)) / 2, and `over` beyond max (the cosine reward, Yeo et al. 2025).
 
     Flat near both ends and steepest in the middle. The paper has two such curves: right answers fall with length, wrong ones
     rise; name this reward twice and let a gate choose by the verifier.

@@ -26,7 +26,7 @@ from align.algorithms.shaping import informative_groups
 def group_advantage(rewards_PG: Tensor, *, baseline: Baseline, scale: Scale, eps: float = 1e-6) -> Tensor:
     """(reward - baseline) / (spread + eps) within the samples of each prompt: advantages_PG.
 
-    Mean and standard deviation: GRPO (Shao et al. 2024, eq. 3); mean without scale: Dr. GRPO (Liu et al. 2025); leave one
+    Mean and standard deviation: GRPO (Shao et al. 2024, sec. 4.1.2); mean without scale: Dr. GRPO (Liu et al. 2025); leave one
     out: RLOO (Ahmadian et al. 2024). Spreads are unbiased (n - 1), of the group or of the whole batch.
     With a baseline, a group with fewer than two verdicts or with equal rewards gets exactly 0. Where the spread itself is
     undefined (fewer than two verdicts) the advantage is 0. Raises ValueError on unknown names and wrong shapes.
@@ -43,7 +43,7 @@ def group_advantage(rewards_PG: Tensor, *, baseline: Baseline, scale: Scale, eps
 
 
 def remax(rewards_PG: Tensor, greedy_P: Tensor) -> Tensor:
-    """Reward minus the reward of the prompt's greedy sample: advantages_PG (ReMax, Li et al. 2023, alg. 1)."""
+    """Reward minus the reward of the prompt's greedy sample: advantages_PG (ReMax, Li et al. 2023)."""
     rewards_PG = _rewards(rewards_PG)
     if greedy_P.shape != rewards_PG.shape[:1]:
         raise ValueError(f"greedy_P has shape {tuple(greedy_P.shape)}; expected one reward per prompt: ({len(rewards_PG)},)")
@@ -100,7 +100,7 @@ def selection(rewards_PG: Tensor, *, choose: Selection, threshold: float = 0.0) 
     """1 for the samples of each prompt that are worth imitating, else 0: selected_PG.
 
     `best`: the highest reward of its group, the first of equals, where the group's rewards differ at all (RAFT, Dong et al.
-    2023, alg. 1); `correct`: every reward above `threshold` (expert iteration, Anthony et al. 2017; rejection sampling).
+    2023); `correct`: every reward above `threshold` (expert iteration, Anthony et al. 2017; rejection sampling).
     Without a verdict a sample is never chosen. Raises ValueError on another rule.
     """
     rewards_PG = _rewards(rewards_PG)

@@ -54,7 +54,7 @@ def clip_cov(
     cov_low: float = 1.0,
     cov_high: float = 5.0,
 ) -> Tensor:
-    """`clip` without the tokens of highest covariance between `cov_low` and `cov_high` (Clip-Cov, Cui et al. 2025, eq. 11).
+    """`clip` without the tokens of highest covariance between `cov_low` and `cov_high` (Clip-Cov, Cui et al. 2025, eq. 11, 12).
 
     `share` of the step's tokens, at least one, give 0 and stay in the denominator; those that the clip holds back anyway are
     no candidates. The paper draws them at random from the band; the highest are taken here, so that the loss is a function.
@@ -78,7 +78,7 @@ def kl_cov(
     share: float = 2e-4,
     coefficient: float = 1.0,
 ) -> Tensor:
-    """-A rho, plus coefficient * |logp - old| on the `share` of tokens of highest covariance (KL-Cov, Cui et al. 2025, eq. 13).
+    """-A rho, plus coefficient * |logp - old| on the `share` of tokens of highest covariance (KL-Cov, Cui et al. 2025, eq. 14).
 
     Tokens without an advantage are never held, so that groups without a signal give exactly 0.
     """

@@ -135,8 +135,8 @@ def _generalized(
 ) -> Credit:
     """Whitened generalized advantages and the critic's returns, over tokens or over macro actions.
 
-    A token's reward is -beta * kl, plus the sample's reward on its last trained token (Ziegler et al. 2019, eq. 2), plus what
-    dense rewards give it (Wu et al. 2023, sec. 3).
+    A token's reward is -beta * kl, plus the sample's reward on its last trained token (Ziegler et al. 2019), plus what
+    dense rewards give it (Wu et al. 2023).
     """
     values_N = _needed(signals.values_N, "values_N", method)
     rewards_N = _at_last(rewards_PG, segment_N, mask_N)

@@ -34,7 +34,7 @@ def mixed_demonstrations(
     vocabulary: int,
     gamma: float = 1.0,
 ) -> Tensor:
-    """-A (1 - stop(p))^gamma 2 p / (w + p_old): loss_N with multiple importance sampling (RL-PLUS, Dong et al. 2025, eq. 6, 8).
+    """-A (1 - stop(p))^gamma 2 p / (w + p_old): loss_N with multiple importance sampling (RL-PLUS, Dong et al. 2025).
 
     w, the unknown density of the demonstrator, is taken as (p_old + 1 / vocabulary) / 2; the power of 1 - p turns the
     advantage towards right tokens that the policy finds unlikely.

@@ -44,7 +44,7 @@ class AdaptiveEntropy:
     """A coefficient that grows while the entropy is below `target` and shrinks above it, where the bonus is switched off.
 
     After a step with mean entropy e (nats per token): c += increment where e < target, else c -= increment, at least 0; the
-    coefficient is c where e <= target, else 0 (Skywork-OR1, He et al. 2025, sec. 4.3).
+    coefficient is c where e <= target, else 0 (Skywork-OR1, He et al. 2025, sec. 3.2.5).
     """
 
     def __init__(self, coefficient: float, *, target: float, increment: float) -> None:

@@ -77,7 +77,7 @@ def rebel(
     group_B: Tensor | None = None,
     beta: float = 0.1,
 ) -> Tensor:
-    """beta / 4 mean over the group's other samples j of (lr_i - lr_j - (A_i - A_j) / beta)^2 (REBEL, Gao et al. 2024, eq. 5).
+    """beta / 4 mean over the group's other samples j of (lr_i - lr_j - (A_i - A_j) / beta)^2 (REBEL, Gao et al. 2024).
 
     `beta` is 1 / eta of the paper. The factor makes the gradient at ratio 1 that of a policy gradient with the mean of the
     others as baseline, where the reduction weighs the samples of a prompt alike.

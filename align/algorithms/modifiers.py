@@ -15,7 +15,7 @@ from align.algorithms.segments import masked
 
 @torch.no_grad()
 def entropy_mask(entropy_N: Tensor, mask_N: Tensor, share: float) -> Tensor:
-    """keep_N: the `share` of the trained tokens with the highest entropy (Wang et al. 2025, "Beyond the 80/20 rule", eq. 5).
+    """keep_N: the `share` of the trained tokens with the highest entropy (Wang et al. 2025, "Beyond the 80/20 rule").
 
     Give it all tokens of the optimizer step, with entropies from before the update, so that the choice does not depend on
     micro-batches. At least one token is kept where there is any, and all that tie with the last one. Dropped tokens lose

@@ -134,7 +134,7 @@ def tapered(logp_N: Tensor, old_N: Tensor, advantage_N: Tensor, segment_N: Tenso
 def dppo(logp_N: Tensor, old_N: Tensor, advantage_N: Tensor, segment_N: Tensor, mask_N: Tensor, *, delta: float = 0.15) -> Tensor:
     """-A rho without the tokens whose probability has moved by more than `delta` in the direction A pushes.
 
-    DPPO (Qi et al. 2026, eq. 11 and 12) with the binary total variation |exp(logp) - exp(old)|, measured from `old`.
+    DPPO (Qi et al. 2026) with the binary total variation |exp(logp) - exp(old)|, measured from `old`.
     Dropped tokens give 0 and stay in the denominator.
     """
     moved_N = (logp_N.exp() - old_N.exp()).detach()
@@ -144,7 +144,7 @@ def dppo(logp_N: Tensor, old_N: Tensor, advantage_N: Tensor, segment_N: Tensor, 
 
 @policy_loss
 def raft(logp_N: Tensor, old_N: Tensor, advantage_N: Tensor, segment_N: Tensor, mask_N: Tensor) -> Tensor:
-    """-max(A, 0) logp: the likelihood of the samples worth imitating (RAFT, Dong et al. 2023, eq. 6).
+    """-max(A, 0) logp: the likelihood of the samples worth imitating (RAFT, Dong et al. 2023).
 
     With the advantage of `selection` (1 or 0) it is supervised fine-tuning on the chosen samples; others leave no trace.
     """

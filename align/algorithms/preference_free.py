@@ -14,7 +14,7 @@ from align.algorithms.preference_pairs import smoothed
 def orpo(
     chosen_B: Tensor, rejected_B: Tensor, _: None, __: None, *, beta: float, chosen_length_B: Tensor, rejected_length_B: Tensor
 ) -> Tensor:
-    """-logp_c/len_c - beta log s(log odds ratio): imitation and odds in one (Hong et al. 2024, eq. 6 and 7; beta is its lambda).
+    """-logp_c/len_c - beta log s(log odds ratio): imitation and odds (eq. 7) in one (Hong et al. 2024; beta is its lambda).
 
     odds(p) = p/(1-p) of the geometric mean probability of a token.
     """

@@ -13,13 +13,13 @@ from align.algorithms.preference_pairs import smoothed
 
 @on_ratios
 def online_dpo(c_B: Tensor, r_B: Tensor, *, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """dpo on the policy's own samples, ranked as they are drawn (Guo et al. 2024, eq. 3)."""
+    """dpo on the policy's own samples, ranked as they are drawn (Guo et al. 2024)."""
     return smoothed(beta * (c_B - r_B), label_smoothing)
 
 
 @on_ratios
 def rebel(c_B: Tensor, r_B: Tensor, *, beta: float, margin_B: Tensor | None = None) -> Tensor:
-    """(beta (c - r) - margin)^2: regress the difference of rewards (Gao et al. 2024, eq. 4; beta is 1/eta).
+    """(beta (c - r) - margin)^2: regress the difference of rewards (Gao et al. 2024; beta is 1/eta).
 
     `margin_B` is the difference of the two rewards, 1 where it is not given. The paper's reference is the policy of the round.
     """
@@ -29,7 +29,7 @@ def rebel(c_B: Tensor, r_B: Tensor, *, beta: float, margin_B: Tensor | None = No
 
 @on_ratios
 def dno(c_B: Tensor, r_B: Tensor, *, beta: float, margin_B: Tensor | None = None) -> Tensor:
-    """Cross entropy of s(beta (c - r)) with s(margin): direct Nash optimisation (Rosset et al. 2024, eq. 7).
+    """Cross entropy of s(beta (c - r)) with s(margin): direct Nash optimisation (Rosset et al. 2024, eq. 8).
 
     Without `margin_B` the preference is certain, and this is the practical variant DNO-Prct (algorithm 2), which is dpo against
     the policy of the round.
@@ -72,7 +72,7 @@ def xpo(
     alpha: float = 1e-5,
     reference_chosen_B: Tensor | None = None,
 ) -> Tensor:
-    """dpo + alpha logp(the reference's sample): exploration by optimism (XPO, Xie et al. 2024, algorithm 1).
+    """dpo + alpha logp(the reference's sample): exploration by optimism (XPO, Xie et al. 2024).
 
     One sample of each pair is the policy's and one the reference's; `reference_chosen_B` is True where the latter was chosen.
     Without it the reference's is the rejected one.
@@ -94,7 +94,7 @@ def hypo(
     ref_online_B: Tensor | None = None,
     kl_weight: float = 0.05,
 ) -> Tensor:
-    """dpo on stored pairs + kl_weight x KL from the reference, estimated on the policy's samples (Song et al. 2024, alg. 1).
+    """dpo on stored pairs + kl_weight x KL from the reference, estimated on the policy's samples (HyPO, Song et al. 2024).
 
     The estimate is the mean of logp * stop(logp - ref) over `online_B`, any number of samples: its gradient is that of the KL.
     Without samples it is dpo.

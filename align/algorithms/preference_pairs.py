@@ -26,7 +26,7 @@ def smoothed(logit_B: Tensor, label_smoothing: float) -> Tensor:
 def dpo(c_B: Tensor, r_B: Tensor, *, beta: float, label_smoothing: float = 0.0, margin_B: Tensor | None = None) -> Tensor:
     """-log s(beta (c - r) - margin): direct preference optimisation (Rafailov et al. 2023, eq. 7).
 
-    With `label_smoothing` the conservative form (Mitchell 2023), with `margin_B` the offset of ODPO (Amini et al. 2024, eq. 3).
+    With `label_smoothing` the conservative form (Mitchell 2023), with `margin_B` the offset of ODPO (Amini et al. 2024).
     """
     logit_B = beta * (c_B - r_B)
     return smoothed(logit_B if margin_B is None else logit_B - margin_B, label_smoothing)
@@ -40,7 +40,7 @@ def dpo_norm(c_B: Tensor, r_B: Tensor, *, beta: float, chosen_length_B: Tensor, 
 
 @on_ratios
 def robust(c_B: Tensor, r_B: Tensor, *, beta: float, label_smoothing: float = 0.1) -> Tensor:
-    """dpo, unbiased under labels of which the share `label_smoothing` is wrong (Chowdhury et al. 2024, eq. 12)."""
+    """dpo, unbiased under labels of which the share `label_smoothing` is wrong (Chowdhury et al. 2024)."""
     if not 0 <= label_smoothing < 0.5:
         raise ValueError(f"label_smoothing is the share of wrong labels, from 0 to below 0.5; got {label_smoothing}")
     logit_B = beta * (c_B - r_B)
@@ -62,7 +62,7 @@ def ipo_sum(c_B: Tensor, r_B: Tensor, *, beta: float) -> Tensor:
 
 @on_ratios
 def hinge(c_B: Tensor, r_B: Tensor, *, beta: float) -> Tensor:
-    """relu(1 - beta (c - r)) (SLiC's rank loss, Zhao et al. 2023, on log-ratios: RSO, Liu et al. 2024, eq. 11)."""
+    """relu(1 - beta (c - r)) (SLiC's rank loss, Zhao et al. 2023, on log-ratios: RSO, Liu et al. 2024, eq. 10)."""
     return relu(1 - beta * (c_B - r_B))
 
 
@@ -78,13 +78,13 @@ def exo_pair(c_B: Tensor, r_B: Tensor, *, beta: float, label_smoothing: float = 
 
 @on_ratios
 def nca_pair(c_B: Tensor, r_B: Tensor, *, beta: float) -> Tensor:
-    """-log s(bc) - (log s(-bc) + log s(-br))/2: noise contrastive alignment, hard labels (Chen et al. 2024, eq. 11)."""
+    """-log s(bc) - (log s(-bc) + log s(-br))/2: noise contrastive alignment, hard labels (Chen et al. 2024)."""
     return -logsigmoid(beta * c_B) - 0.5 * logsigmoid(-beta * c_B) - 0.5 * logsigmoid(-beta * r_B)
 
 
 @on_ratios
 def bco_pair(c_B: Tensor, r_B: Tensor, *, beta: float, shift: float = 0.0) -> Tensor:
-    """-log s(bc - shift) - log s(-(br - shift)): binary classifier optimisation (Jung et al. 2024, eq. 10).
+    """-log s(bc - shift) - log s(-(br - shift)): binary classifier optimisation (Jung et al. 2024, eq. 8).
 
     The paper's shift is a running mean of the rewards bc and br; 0 leaves it out.
     """
@@ -127,7 +127,7 @@ def aot(
     beta: float,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """dpo between the sorted margins of policy and reference: stochastic dominance over the batch (Melnyk et al. 2024, eq. 6).
+    """dpo between the sorted margins of policy and reference: stochastic dominance over the batch (Melnyk et al. 2024).
 
     The values stand in the order of their margins, not of the pairs: only their sum or mean means something.
     """
@@ -137,7 +137,7 @@ def aot(
 
 @on_ratios
 def aot_unpaired(c_B: Tensor, r_B: Tensor, *, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """dpo between sorted c and sorted r: chosen dominate rejected as distributions (Melnyk et al. 2024, eq. 5)."""
+    """dpo between sorted c and sorted r: chosen dominate rejected as distributions (Melnyk et al. 2024)."""
     return smoothed(beta * (c_B.sort().values - r_B.sort().values), label_smoothing)
 
 
@@ -153,6 +153,6 @@ def rpo(
     alpha: float = 1.0,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """dpo + alpha (-logp(chosen)/len_c): with a term of imitation (Pang et al. 2024, eq. 1)."""
+    """dpo + alpha (-logp(chosen)/len_c): with a term of imitation (Pang et al. 2024)."""
     logit_B = beta * (chosen_B - ref_chosen_B - rejected_B + ref_rejected_B)
     return smoothed(logit_B, label_smoothing) - alpha * chosen_B / chosen_length_B

@@ -47,7 +47,7 @@ def dro(
     reward_B: Tensor | None = None,
     value: float | Tensor | None = None,
 ) -> Tensor:
-    """(r - V - beta log ratio)^2 / 2 of single trajectories: direct reward optimisation (Richemond et al. 2024, eq. 5).
+    """(r - V - beta log ratio)^2 / 2 of single trajectories: direct reward optimisation (Richemond et al. 2024, eq. 4).
 
     `reward_B` are the rewards of chosen and rejected, one after the other; without them 1 and 0. `value` is V, one number or one
     for each trajectory; without it the mean reward.
@@ -70,7 +70,7 @@ def lipo_lambda(
     score_B: Tensor | None = None,
     group_B: Tensor | None = None,
 ) -> Tensor:
-    """Lambda loss over ranked lists (LiPO, Liu et al. 2024, eq. 9): one loss for each list.
+    """Lambda loss over ranked lists (LiPO, Liu et al. 2024, eq. 8): one loss for each list.
 
     Sum over pairs of a list, the first better, of -log s(beta (d_i - d_j)) times |2^y_i - 2^y_j| |1/log(1+t_i) - 1/log(1+t_j)|: d
     log-ratios, y scores, t ranks by beta d. Ranked lists come as `chosen_B` with their `score_B` and `group_B` (the list of each

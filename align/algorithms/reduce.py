@@ -46,7 +46,7 @@ def reduce(
 ) -> Tensor:
     """This micro-batch's share of the step's loss, a scalar; the shares of all micro-batches sum to the loss.
 
-    token_mean: sum / trained tokens (DAPO, Yu et al. 2025, eq. 8); sequence_mean: mean of each sequence's token mean (GRPO,
+    token_mean: sum / trained tokens (DAPO, Yu et al. 2025, sec. 3.3); sequence_mean: mean of each sequence's token mean (GRPO,
     Shao et al. 2024, eq. 3); sequence_sum: sum / sequences; sequence_sum_norm: sum / (sequences * norm_length) (Dr. GRPO,
     Liu et al. 2025); prompt_mean: mean over prompts of the token mean over all their samples, `group_B` being each
     sequence's prompt. A batch without trained tokens gives 0, with a zero gradient. Raises ValueError on an unknown mode

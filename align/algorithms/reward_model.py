@@ -18,7 +18,7 @@ def bradley_terry(chosen_B: Tensor, rejected_B: Tensor, margin_B: Tensor | None 
 
     The negative log-likelihood of the choice under Bradley and Terry (1952), with the margin of Llama 2 (Touvron et al. 2023,
     eq. 2) for pairs that people told apart by degrees. Only differences of scores enter the first term; `centering` pulls their
-    level to 0 (Eisenstein et al. 2023, sec. 3). Any shape will do, as long as the tensors agree.
+    level to 0 (Eisenstein et al. 2023, eq. 2). Any shape will do, as long as the tensors agree.
     Raises ValueError where the shapes differ or `centering` is negative.
     """
     if chosen_B.shape != rejected_B.shape:
@@ -51,7 +51,7 @@ def listwise(score_B: Tensor, rank_B: Tensor, list_B: Tensor) -> Tensor:
 
 
 def process(logits_M2: Tensor, good_M: Tensor) -> Tensor:
-    """Cross entropy at the ends of steps (Lightman et al. 2023; soft labels: Wang et al. 2024, Math-Shepherd, eq. 2), per step.
+    """Cross entropy at the ends of steps (Lightman et al. 2023; soft labels: Wang et al. 2024, Math-Shepherd), per step.
 
     `logits_M2` are those of (bad, good); `good_M` is 1 for a good step, 0 for a bad one, or a probability in between, such as
     the share of continuations that reached the right answer. Raises ValueError for other shapes.
@@ -64,7 +64,7 @@ def process(logits_M2: Tensor, good_M: Tensor) -> Tensor:
 
 
 def regression(score_BK: Tensor, target_BK: Tensor) -> Tensor:
-    """The mean over the attributes of (score - target)^2, per sequence (Wang et al. 2024, HelpSteer2, sec. 3.1).
+    """The mean over the attributes of (score - target)^2, per sequence (Wang et al. 2024, HelpSteer2).
 
     A target that is NaN was not given and counts nowhere; a sequence without any costs 0. Raises ValueError where the shapes
     differ.

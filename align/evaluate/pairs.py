@@ -44,7 +44,7 @@ def judge_pairs(pairs: Sequence[JudgedPair], *, seed: int = 0) -> HeldOutResult:
 
     A tie is half right, and the interval is over prompts: their pairs count as one. `margin` is the mean of chosen - rejected;
     `nll` is Bradley and Terry's, log 2 for scores that say nothing; `ece` the expected calibration error of sigmoid(|margin|) in
-    equal bins (Guo et al. 2017, eq. 3), which `reliability/...` shows bin by bin. `length_correlation` is the cosine between the
+    equal bins (Guo et al. 2017), which `reliability/...` shows bin by bin. `length_correlation` is the cosine between the
     margins and the differences of length, both from 0: 1 where scores are lengths, and the same whichever completion of a pair
     comes first; `chosen_longer` is the share of pairs in which people chose the longer one. `accuracy/length_1` is that of the
     shortest third, `accuracy/chosen_shorter` that of the pairs in which length misleads. Raises ValueError for no pairs.

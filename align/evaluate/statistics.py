@@ -76,7 +76,7 @@ def mean_with_interval(values_P: Sequence[float], *, seed: int = 0, resamples: i
     """Mean over problems with a 95 % interval: the percentile bootstrap over problems.
 
     `values_P` holds one number in [0, 1] per problem, such as its pass@k. Where all of them are equal (every problem
-    solved, say) the bootstrap would claim certainty; then the interval is Wilson's (1927, eq. 3) with the problems as trials.
+    solved, say) the bootstrap would claim certainty; then the interval is Wilson's (1927) with the problems as trials.
     Deterministic for a seed. Raises ValueError for no values or values outside [0, 1].
     """
     values = np.asarray(values_P, dtype=np.float64)

@@ -16,6 +16,7 @@ from align.learner.frozen import FrozenPolicy
 from align.learner.logprobs import ActorCriticModel, LogprobModel
 from align.learner.packing import Batch
 from align.learner.passes import spread_out
+from align.learner.plain import plain_weights
 from align.learner.saved import load_trained, save_trained
 from align.learner.stepper import Forward, Stepper, enable_checkpointing, switch_dropout_off
 from align.types import Update
@@ -165,13 +166,17 @@ class Learner:
         gradient_B[batch.segment_N[steep_N.cpu()]] = True
         return forward, gradient_B, point[0].detach().cpu()
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Named weights of the policy, each in full, for publishing to rollout engines.
+    def weights(self, *, plain: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """Named weights of the policy, each in full, for publishing to engines; `plain`: with adapters added.
 
         Of sharded weights one is gathered at a time, so every rank has to go through all of them.
         """
-        for name, parameter in self.model.named_parameters():
-            yield name, self.stepper.held.whole(parameter)
+        whole = self.stepper.held.whole
+        if plain:
+            yield from plain_weights(self.model, whole)
+        else:
+            for name, parameter in self.model.named_parameters():
+                yield name, whole(parameter)
 
     def move_reference(self, share: float) -> None:
         """Move the reference towards the policy: by `share` of the way, or with 1 all of it."""

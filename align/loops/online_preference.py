@@ -39,7 +39,7 @@ def train_online(resolved: Resolved, rows: Rows, how: Mapping[str, bool]) -> dic
     ):
         rewards = site.scorer.stack
         session.begin(site, {"cursor": site.cursor, "rewards": rewards})
-        site.engine.publish(site.learner.weights(), version=session.step)
+        site.publish(session.step)
         for step in session.steps():
             drawn = draw(session, site, recipe, step)
             compared = _check_sampler(site, drawn.groups, recipe, step)
@@ -53,7 +53,7 @@ def train_online(resolved: Resolved, rows: Rows, how: Mapping[str, bool]) -> dic
             if every and step % every == 0:
                 site.learner.move_reference(1.0)
             with session.phase("publish"):
-                site.engine.publish(site.learner.weights(), version=step)
+                site.publish(step)
             session.run.write_rollouts(step, drawn.sampled, drawn.choices())
             judged = [sample for group in drawn.sampled for sample in group.samples]
             metrics = {**_metrics(drawn, updates, recipe), **compared, **rewards.after_step(judged)}

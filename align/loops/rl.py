@@ -43,7 +43,7 @@ def train(
         rewards, monitor = site.scorer.stack, RewardMonitor(recipe.monitor)
         parts: dict[str, Stateful] = {"cursor": site.cursor, "kl": kl, "entropy": entropy, "rewards": rewards, "monitor": monitor}
         session.begin(site, parts, models={"critic": critic} if critic else {}, method=method.describe())
-        site.engine.publish(site.learner.weights(), version=session.step)
+        site.publish(session.step)
         for step in session.steps():
             harvest = collect(session, site, method, step)
             rewards_PG = shaped_rewards(harvest.groups, recipe, method)
@@ -59,7 +59,7 @@ def train(
                 updates = optimize(site.learner, batch, method, recipe, step, critic=critic, **coefficients)
             _move_reference(site, method, step)
             with session.phase("publish"):
-                site.engine.publish(site.learner.weights(), version=step)
+                site.publish(step)
             metrics = step_metrics(harvest, rewards_PG, batch, updates, method, step=step, beta=kl.beta) | compared
             metrics |= {"beta": kl.beta, "entropy_coefficient": entropy.coefficient}
             if metrics["skipped"] < len(updates.policy) and math.isfinite(metrics.get("kl", 0.0)):

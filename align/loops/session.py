@@ -164,7 +164,7 @@ class Session:
             return
         evaluation = self.recipe.evaluate
         assert isinstance(evaluation, Evaluation)
-        self._site.engine.publish(self._site.learner.weights(), version=self.step)
+        self._site.publish(self.step)
         ends = evaluation_sampling(self.recipe, evaluation)
         problems = spread(self._site.eval_prompts, evaluation.max_problems)
         with self.console.activity(f"evaluating ({name})", total=len(problems) * evaluation.num_generations) as advance:

@@ -20,7 +20,7 @@ from align.data.sources import row_texts
 from align.learner.learner import Learner
 from align.learner.model import load_model, load_tokenizer
 from align.loops.preflight import Rows
-from align.recipe.schema import OnlinePreferenceRecipe, SFTRecipe
+from align.recipe.schema import OnlinePreferenceRecipe, Rollout, SFTRecipe
 from align.rewards.compose import RewardStack
 from align.rewards.scorer import Scorer
 from align.rollout.transformers import TransformersEngine
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Everything a loop works with. In float32 the engine shares the learner's model."""
+    """Everything a loop works with. The transformers engine shares the learner's model in float32."""
 
     tokenizer: Any
     learner: Learner
@@ -44,6 +44,11 @@ class Site:
     scorer: Scorer
     cursor: Cursor[Any]
     eval_prompts: Sequence[Prompt]
+    plain: bool  # the engine wants the weights of the plain model, adapters added
+
+    def publish(self, version: int) -> None:
+        """Give the engine the learner's present weights."""
+        self.engine.publish(self.learner.weights(plain=self.plain), version=version)
 
 
 @contextmanager
@@ -59,10 +64,9 @@ def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_opti
             for note in items.remarks():
                 console.show(note)
         learner = Learner(causal_lm, recipe.train, dtype=recipe.model.dtype, **learner_options)
-        rollout = getattr(recipe, "rollout", None)
-        limit = rollout.max_batch_sequences if rollout else 256
-        sampled = _sampled_model(learner.model, recipe.model.dtype)
-        engine = TakingTurns(TransformersEngine(sampled, tokenizer, max_batch_sequences=limit))
+        rollout = getattr(recipe, "rollout", None) or Rollout()
+        with console.activity(f"starting the rollout engine {rollout.engine}"):
+            engine = TakingTurns(_open_engine(rollout, learner.model, tokenizer, recipe.model.dtype))
         scorer.stack.attach(engine, tokenizer)
         try:
             yield Site(
@@ -72,9 +76,18 @@ def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_opti
                 scorer=scorer,
                 cursor=Cursor(train.by_source, train.weights, seed=recipe.seed, shuffle=recipe.data.shuffle),
                 eval_prompts=evaluation.prompts if evaluation else [],
+                plain=rollout.engine != "transformers",
             )
         finally:
             engine.close()
+
+
+def _open_engine(rollout: Rollout, model: Any, tokenizer: Any, dtype: str) -> RolloutEngine:
+    if rollout.engine == "vllm":
+        from align.rollout.vllm import VLLMEngine
+
+        return VLLMEngine(model, tokenizer, rollout.vllm, dtype=dtype, max_batch_sequences=rollout.max_batch_sequences)
+    return TransformersEngine(_sampled_model(model, dtype), tokenizer, max_batch_sequences=rollout.max_batch_sequences)
 
 
 def _sampled_model(model: Any, dtype: str) -> Any:

@@ -75,8 +75,10 @@ def _likely_cause(report: ParityReport) -> tuple[str, str]:
         return "log-probs that are not finite", "look for non-finite weights or an overflow of the dtype; try dtype: float32"
     if report.correlation < 0.5:
         return (
-            "the two sides do not score the same tokens: another tokenizer or chat template, or positions shifted by one",
-            "check that both load the same model folder and tokenizer, and that prompts reach both as the same token ids",
+            "the two sides do not score the same tokens (another tokenizer or chat template, positions shifted by one), or hold "
+            "weights with little in common (stale ones, a dropped adapter)",
+            "check that both load the same model folder and tokenizer, that prompts reach both as the same token ids, and that "
+            "every step publishes",
         )
     if report.correlation > 0.9 and abs(report.slope - 1) > 0.1:
         return (
@@ -89,6 +91,7 @@ def _likely_cause(report: ParityReport) -> tuple[str, str]:
             "use the same dtype and attn_implementation on both sides, or raise rollout.parity_tolerance for bfloat16",
         )
     return (
-        "the sampler holds other weights: stale ones, a publish that left some out (tied embeddings), or a dropped adapter",
+        "the sampler holds other weights (stale ones, a publish that left out tied embeddings, a dropped adapter), or "
+        "reads other prompts (another tokenizer or chat template)",
         "check that every step publishes, that all names arrive, and that a LoRA adapter is active on both sides",
     )

@@ -29,9 +29,9 @@ class StopRule:
         special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         # Decoding leaves special tokens out, so a stop string that is one of them can only be met as an id.
         named_ids = {special[string] for string in sampling.stop if string in special}
-        self._ids = eos_ids | frozenset(sampling.stop_token_ids) | named_ids
-        self._strings = tuple(string for string in sampling.stop if string and string not in special)
-        self._last_characters = frozenset(string[-1] for string in self._strings)
+        self.ids = eos_ids | frozenset(sampling.stop_token_ids) | named_ids
+        self.strings = tuple(string for string in sampling.stop if string and string not in special)
+        self._last_characters = frozenset(string[-1] for string in self.strings)
         self._may_complete: dict[int, bool] = {}
 
     def text(self, token_ids: Sequence[int]) -> str:
@@ -41,12 +41,12 @@ class StopRule:
     def ends(self, token_ids: Sequence[int]) -> bool:
         """Whether `token_ids` ends here. It is asked after every token, so nothing before the newest one has ended it."""
         newest = token_ids[-1]
-        if newest in self._ids:
+        if newest in self.ids:
             return True
-        if not self._strings or not self._worth_a_look(newest):
+        if not self.strings or not self._worth_a_look(newest):
             return False
         text = self.text(token_ids)
-        return any(string in text for string in self._strings)
+        return any(string in text for string in self.strings)
 
     def _worth_a_look(self, token_id: int) -> bool:
         known = self._may_complete.get(token_id)

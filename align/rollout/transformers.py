@@ -13,6 +13,7 @@ from align.errors import RolloutError
 from align.rollout.attention import grouped_attention
 from align.rollout.decoder import Decoder, Forward, Row
 from align.rollout.kv_cache import decode_cache
+from align.rollout.limits import room_for
 from align.rollout.noise import sample_key
 from align.rollout.stopping import StopRule, end_of_sequence_ids
 from align.types import Completion, Prompt, Sampling
@@ -119,15 +120,7 @@ class TransformersEngine:
 
     def _rows(self, index: int, prompt: Prompt, sampling: Sampling, config: Any) -> list[Row]:
         """The samples of one prompt, before their first token."""
-        if not prompt.token_ids:
-            raise RolloutError("the prompt has no tokens", place=prompt.id, fix="give the row a prompt, or use a chat template")
-        room = (getattr(config, "max_position_embeddings", None) or 2**31) - len(prompt.token_ids)
-        if room < 1:
-            raise RolloutError(
-                f"the prompt has {len(prompt.token_ids)} tokens, the model takes {config.max_position_embeddings} in all",
-                place=prompt.id,
-                fix="lower data.max_prompt_length so that such prompts are dropped",
-            )
+        room = room_for(prompt, getattr(config, "max_position_embeddings", None) or 2**31)
         return [
             Row(
                 prompt_index=index,

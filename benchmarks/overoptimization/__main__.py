@@ -82,6 +82,7 @@ def practise(folder: Path, start: Path, name: str, steps: int) -> list[dict[str,
             {"use": "reward_model", "name": "judge", "params": ensemble if name == "three judges" else {"path": judges[0]}},
             {"use": f"{HERE / 'gold.py'}:gold", "name": "gold", "weight": 0.0},
         ],
+        "monitor": {"gold": "gold"},
         "algorithm": {"method": "ppo", "critic": {"learning_rate": 1e-3, "warmup_steps": 3}, **RUNS[name]},
         "train": {"steps": steps, "prompts_per_step": 20, "epochs": 2, "learning_rate": 3e-4, "save_steps": 0},
     }
@@ -96,18 +97,33 @@ def plot(curves: Mapping[str, list[dict[str, float]]], file: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 6), layout="constrained")
     FigureCanvasAgg(figure)
-    for number, (name, rows) in enumerate(curves.items(), start=1):
-        axes = figure.add_subplot(1, len(curves), number)
+    grid = figure.subplots(2, len(curves), sharex=True, sharey="row", height_ratios=(2, 1))
+    for (scores, divergence), (name, rows) in zip(grid.T, curves.items(), strict=True):
         steps = [row["step"] for row in rows]
-        axes.plot(steps, [row["judge"] for row in rows], color="#4477aa", label="learned judge")
-        axes.plot(steps, [row["gold"] for row in rows], color="#cc3311", label="true score")
-        axes.plot(steps, [row["kl"] for row in rows], color="#999999", linestyle="--", label="KL, nats a token")
-        axes.set(title=name, xlabel="step")
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        for key, colour, label in (("judge", "#4477aa", "learned judge"), ("gold", "#cc3311", "true score")):
+            values = [row[key] for row in rows]
+            scores.plot(steps, values, color=colour, alpha=0.3)
+            scores.plot(steps, [fmean(values[max(0, at - 4) : at + 1]) for at in range(len(values))], color=colour, label=label)
+        divergence.plot(steps, [row["kl"] for row in rows], color="#666666")
+        divergence.axhline(KL_TARGET, color="#228833", linestyle=":", label=f"{KL_TARGET} (the target of the middle run)")
+        scores.set(title=name)
+        divergence.set(xlabel="step")
+        divergence.xaxis.get_major_locator().set_params(integer=True)
+        for axes in (scores, divergence):
+            axes.grid(alpha=0.3)
+    grid[0, 0].set(ylabel="score, means of five steps")
+    grid[1, 0].set(ylabel="KL, nats a token")
+    grid[0, 0].legend(frameon=False, loc="lower right")
+    grid[1, 0].legend(frameon=False, loc="upper left")
     figure.savefig(file, dpi=120)
+
+
+def notes(run: Path) -> list[dict[str, Any]]:
+    """What the monitor of rewards said during a run."""
+    file = run / "notes.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
 HEADER = f"| run | learned judge | true score | KL at the end, nats a token | steps of KL > {KL_TARGET} |\n|---|---|---|---|---|"
@@ -141,6 +157,9 @@ def main() -> None:
     print(HEADER)
     for name, rows in curves.items():
         print(row(name, rows))
+    for name in RUNS:
+        for note in notes(folder / name.replace(" ", "_")):
+            print(f"{name}, step {note['step']}: {note['text']}")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ class Route(Node):
 
 
 class Reliable(Node):
-    """No verdict where the value lies strictly within `drop`: there the reward is known to err (PF-PPO, Shen et al. 2024)."""
+    """No verdict where the value lies strictly within `drop`: there the reward is known to err (PF-PPO, Shen & Zhang 2024)."""
 
     operation: ClassVar[str] = "reliable"
     of: Child

@@ -23,7 +23,7 @@ async def score_once(asker: Asker, case: Case, params: JudgeParams) -> Verdict:
 
 
 async def score_by_votes(asker: Asker, case: Case, params: JudgeParams) -> Verdict:
-    """The verdict on an answer by `k` votes of a generative reward model (SPCT, Liu et al. 2025, sec. 3-4).
+    """The verdict on an answer by `k` votes of a generative reward model (SPCT, Liu et al. 2025).
 
     Each vote sets up principles for this question, criticises the answer by them, and scores it. A vote that fails is left out;
     raises JudgeFailure where fewer than the quorum are left.

@@ -3,6 +3,7 @@
 Long ones are cut short by overrides at their end, and hub ids are replaced by local folders and files: nothing is downloaded.
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -64,6 +65,7 @@ PAGES = [
     "docs/reward_models.md",
     "docs/rewards.md",
     "docs/code.md",
+    pytest.param("docs/engines.md", marks=pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vLLM")),
     "docs/judges.md",
     "docs/math.md",
     "docs/plugins.md",

@@ -31,6 +31,7 @@ from align.recipe.schema.preference import (
 from align.recipe.schema.reward_model import RewardModelRecipe, RewardModelTrain, RewardObjective
 from align.recipe.schema.rl import RLRecipe, RLTrain
 from align.recipe.schema.sections import (
+    VLLM,
     Common,
     Data,
     Evaluation,
@@ -53,6 +54,7 @@ from align.recipe.schema.sft import SFTRecipe, SFTTrain
 
 __all__ = [
     "RECIPE_KINDS",
+    "VLLM",
     "Algorithm",
     "Common",
     "Critic",

@@ -131,8 +131,26 @@ class Monitor(Section):
     frequent_answer: Share = Field(0.5, description="Share of a step's prompts that may get the same rewarded answer")
 
 
+class VLLM(Section):
+    """Of `rollout.engine: vllm`."""
+
+    tensor_parallel_size: Positive = Field(1, description="Devices that share one copy of the model")
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.4, description="Share of the GPU's memory for weights and cache; the learner needs the rest"
+    )
+    kv_cache_gib: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Memory of the cache of keys and values, in GiB; default: by gpu_memory_utilization, 1 without a GPU"
+    )
+    max_model_len: Positive | None = Field(None, description="Tokens of prompt and completion; default: the model's")
+    enforce_eager: bool = Field(False, description="Without CUDA graphs: slower, starts sooner; always so without a GPU")
+    separate_process: bool = Field(False, description="In a process of its own, beside the learner's")
+    publish_timeout: Annotated[float, Field(gt=0)] = Field(300.0, description="Seconds of one phase of a publish")
+    extra: dict[str, Any] = Field(default_factory=dict, description="Further arguments of vLLM's EngineArgs")
+
+
 class Rollout(Section):
-    engine: Literal["transformers"] = "transformers"
+    engine: Literal["transformers", "vllm"] = "transformers"
+    vllm: VLLM = VLLM()
     num_generations: Positive = 8
     max_completion_length: Positive = 256
     temperature: NonNegative = 1.0

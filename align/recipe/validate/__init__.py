@@ -18,6 +18,7 @@ from align.recipe.schema import (
     SFTRecipe,
 )
 from align.recipe.validate.common import (
+    engine,
     evaluation,
     finite,
     longest_sequence,
@@ -39,7 +40,7 @@ from align.recipe.validate.samples import UNGROUPED, demonstrations, group_size,
 
 __all__ = ["UNGROUPED", "Finding", "longest_sequence", "raise_first", "validate"]
 
-_ALL: list[Rule] = [model, tasks, rewards, task_reward, evaluation, wandb]
+_ALL: list[Rule] = [model, tasks, rewards, task_reward, evaluation, engine, wandb]
 _STEPS: list[Rule] = [training_data, steps, packing, sharding]
 _TRAINING: list[Rule] = [*_STEPS, *_ALL]
 RULES: dict[type, list[Rule]] = {

@@ -23,6 +23,7 @@ from align.recipe.schema import (
     TrainRecipe,
 )
 from align.recipe.validate.findings import Finding, installed, unknown_name
+from align.rollout.vllm_version import FIX, vllm_trouble
 
 MAY_BE_INFINITE = (
     "algorithm.epsilon",
@@ -187,6 +188,12 @@ def packing(recipe: TrainRecipe) -> Iterator[Finding]:
             message="packed rows need a variable-length attention kernel; elsewhere their attention mask is quadratic",
             fix="write packing: auto, or model: {attn_implementation: flash_attention_2} on a GPU",
         )
+
+
+def engine(recipe: Recipe) -> Iterator[Finding]:
+    rollout = getattr(recipe, "rollout", None)
+    if rollout is not None and rollout.engine == "vllm" and (trouble := vllm_trouble()):
+        yield Finding(key="rollout.engine", message=f"rollout.engine = vllm: {trouble}", fix=FIX)
 
 
 def sharding(recipe: TrainRecipe) -> Iterator[Finding]:

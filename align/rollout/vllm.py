@@ -1,0 +1,258 @@
+"""The rollout engine that samples with vLLM, in this process or in processes of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from align.errors import RolloutError, first_line
+from align.rollout.buckets import Buckets
+from align.rollout.limits import room_for
+from align.rollout.noise import sample_key
+from align.rollout.stopping import StopRule, end_of_sequence_ids
+from align.rollout.vllm_version import FIX, vllm_trouble
+from align.types import Completion, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from align.recipe.schema import VLLM
+
+
+class VLLMEngine:
+    """Samples with vLLM from weights that are published to it; before the first publish it answers nothing.
+
+    A request is one sample, with a seed made of (sampling.seed, prompt.id, sample index), and samples of a prompt share its
+    cached prefix. Draws do not depend on what else is in the batch, but for rounding; they are not those of the transformers
+    engine. With `top_p`, `top_k` or `min_p` the log-probs are still those of the whole distribution.
+    """
+
+    _in_this_process = False  # its process groups are global
+
+    def __init__(self, model: Any, tokenizer: Any, settings: VLLM, *, dtype: str, max_batch_sequences: int = 256) -> None:
+        """`model` is the causal LM that will be published, LoRA or not: here only its architecture and its stop ids matter.
+
+        Raises RolloutError where vLLM is missing, of a version that is not known to work, or refuses the model.
+        """
+        if trouble := vllm_trouble():
+            raise RolloutError(trouble, place="rollout.engine", fix=FIX)
+        if VLLMEngine._in_this_process and not settings.separate_process:
+            fix = "close the other one first, or set rollout.vllm.separate_process: true"
+            raise RolloutError("vLLM runs in this process already, and cannot do so twice", fix=fix)
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._tokenizer, self._eos_ids = tokenizer, end_of_sequence_ids(base, tokenizer)
+        self._dtype: torch.dtype = getattr(torch, dtype)
+        self._seconds = settings.publish_timeout
+        self._version: int | None = None
+        self._calls = 0
+        self._buckets = Buckets()
+        self._folder = Path(tempfile.mkdtemp(prefix="align-vllm-"))
+        try:
+            _write_architecture(base, tokenizer, self._folder, dtype)
+            self._engine = _start(self._folder, settings, dtype, max_batch_sequences)
+            self._longest = int(self._engine.vllm_config.model_config.max_model_len)
+            self._whole = all(self._engine.collective_rpc("report_whole_distribution"))
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+        self._here = not settings.separate_process
+        VLLMEngine._in_this_process |= self._here
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Completion]:
+        """Yield `sampling.n` completions for each prompt, in the order in which they finish.
+
+        Raises RolloutError before the first publish, for a prompt that is empty or leaves no room in the model's context, for
+        non-finite log-probs, and where vLLM fails.
+        """
+        if self._version is None:
+            raise RolloutError("the engine has no weights yet", fix="publish the policy's weights first")
+        restricted = sampling.top_p < 1 or sampling.top_k or sampling.min_p
+        if restricted and not self._whole:
+            fix = "sample without top_p, top_k and min_p, or set rollout.engine: transformers"
+            raise RolloutError("this model runner of vLLM cannot report the whole distribution's log-probs", fix=fix)
+        stop = StopRule(self._tokenizer, sampling, self._eos_ids)
+        rooms = [min(sampling.max_tokens, room_for(prompt, self._longest)) for prompt in prompts]
+        self._calls += 1
+        waiting: dict[str, tuple[int, int]] = {}
+        try:
+            for index, (prompt, room) in enumerate(zip(prompts, rooms, strict=True)):
+                for sample in range(sampling.n):
+                    name = f"{self._calls}:{index}:{sample}"
+                    params = _params(sampling, stop, room, sample_key(sampling.seed, prompt.id, sample))
+                    self._engine.add_request(name, {"prompt_token_ids": list(prompt.token_ids)}, params)
+                    waiting[name] = (index, sample)
+            while waiting:
+                for output in self._step():
+                    if output.finished:
+                        yield self._completion(output.outputs[0], *waiting.pop(output.request_id), stop)
+        finally:
+            if waiting and self._version is not None:
+                self._engine.abort_request(list(waiting))
+
+    def publish(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Take over all weights, in the Hugging Face names of the plain model, and confirm by checksum that they arrived.
+
+        Nothing is sampled meanwhile; cached prefixes of the old weights are dropped. Raises RolloutError, with the phase in which
+        it happened; the engine then answers nothing until a publish has succeeded.
+        """
+        self._version = None
+        sent, phase = hashlib.sha256(), "beginning"
+        try:
+            self._call("start_weight_update")
+            for number, part in enumerate(self._buckets.parts(weights, self._dtype), start=1):
+                phase = f"part {number}"
+                self._call("update_weights", part)
+                sent.update(part["sha256"].encode())
+            phase = "loading"
+            self._call("finish_weight_update")
+            phase = "confirming"
+            if set(self._call("received_weights")) != {sent.hexdigest()}:
+                raise ValueError("an engine did not confirm the checksum of what was sent")
+            phase = "dropping cached prefixes"
+            if not self._engine.reset_prefix_cache():
+                raise ValueError("requests are still running")
+        except Exception as error:
+            with suppress(Exception):
+                self._call("abandon_publish")
+            raise RolloutError(
+                f"publishing weights of version {version} failed while {phase}: {type(error).__name__}: {first_line(error)}",
+                fix="after a timeout raise rollout.vllm.publish_timeout; for an unknown name see how vLLM loads the model",
+            ) from error
+        self._version = version
+
+    def weights_digests(self) -> list[str]:
+        """A checksum of the weights in each worker, as vLLM holds them."""
+        return list(self._call("weights_digest"))
+
+    def sleep(self) -> None:
+        """Free the cache of keys and values, and on a GPU also what `enable_sleep_mode` covers."""
+        self._engine.reset_prefix_cache()
+        if self._engine.vllm_config.model_config.enable_sleep_mode:
+            self._engine.sleep(1)
+
+    def wake(self) -> None:
+        if self._engine.vllm_config.model_config.enable_sleep_mode:
+            self._engine.wake_up()
+
+    def close(self) -> None:
+        """End vLLM's processes and remove what was written. Closing twice is fine."""
+        self._version = None
+        self._buckets.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if (engine := self.__dict__.pop("_engine", None)) is not None:
+            engine.engine_core.shutdown()
+            if self._here:
+                VLLMEngine._in_this_process = False
+
+    def _step(self) -> list[Any]:
+        with _own_random_state():
+            try:
+                outputs: list[Any] = self._engine.step()
+            except Exception as error:
+                self._version = None
+                fix = "VLLM_LOGGING_LEVEL=INFO shows its log"
+                raise RolloutError(f"vLLM failed: {type(error).__name__}: {first_line(error)}", fix=fix) from error
+        return outputs
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        with _own_random_state():
+            return self._engine.collective_rpc(method, timeout=self._seconds, args=arguments)
+
+    def _completion(self, output: Any, index: int, sample: int, stop: StopRule) -> Completion:
+        ids = tuple(output.token_ids)
+        logprobs = tuple(step[token].logprob for token, step in zip(ids, output.logprobs, strict=True))
+        if not all(number == number and number > float("-inf") for number in logprobs):
+            fix = "look for an overflow of the dtype; try model.dtype: float32"
+            raise RolloutError("vLLM sampled from log-probs that are not finite", place=f"prompt {index}", fix=fix)
+        assert self._version is not None
+        return Completion(
+            prompt_index=index,
+            sample_index=sample,
+            token_ids=ids,
+            logprobs=logprobs,
+            text=stop.text(ids),
+            finish_reason="stop" if output.finish_reason == "stop" else "length",
+            weights_version=self._version,
+        )
+
+
+def _start(folder: Path, settings: VLLM, dtype: str, max_batch_sequences: int) -> Any:
+    """vLLM's engine over weights that are yet to come."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if settings.separate_process else "0"
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")  # errors come as exceptions, without pages of state
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # else the first request compiles for minutes
+    with _own_random_state():
+        try:
+            from vllm import EngineArgs, LLMEngine
+
+            arguments: dict[str, Any] = {
+                "model": str(folder),
+                "load_format": "dummy",
+                "dtype": dtype,
+                "max_num_seqs": max_batch_sequences,
+                "max_model_len": settings.max_model_len,
+                "tensor_parallel_size": settings.tensor_parallel_size,
+                "gpu_memory_utilization": settings.gpu_memory_utilization,
+                "enforce_eager": settings.enforce_eager if torch.cuda.is_available() else True,
+                "logprobs_mode": "processed_logprobs",
+                "enable_prefix_caching": True,
+                # A prompt cut in two makes it rewind the sample's generator, which only those of a GPU can.
+                "enable_chunked_prefill": None if torch.cuda.is_available() else False,
+                "disable_log_stats": True,
+                "worker_extension_cls": "align.rollout.vllm_worker.WorkerExtension",
+                "weight_transfer_config": {"backend": "align_buckets"},
+            }
+            if settings.kv_cache_gib is not None or not torch.cuda.is_available():
+                arguments["kv_cache_memory_bytes"] = int((settings.kv_cache_gib or 1.0) * 2**30)
+            return LLMEngine.from_engine_args(EngineArgs(**{**arguments, **settings.extra}))
+        except Exception as error:
+            raise RolloutError(
+                f"vLLM does not start: {type(error).__name__}: {first_line(error)}",
+                place="rollout.engine: vllm",
+                fix="VLLM_LOGGING_LEVEL=INFO shows why; `align doctor` shows what is installed",
+            ) from error
+
+
+def _write_architecture(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
+    """What vLLM reads of a model beside its weights."""
+    config = type(model.config).from_dict(model.config.to_dict())
+    config.architectures = [type(model).__name__]
+    config.dtype = dtype
+    config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _params(sampling: Sampling, stop: StopRule, room: int, key: int) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        n=1,
+        max_tokens=room,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        seed=key & (2**63 - 1),
+        logprobs=0,
+        ignore_eos=True,  # the ids that end a completion are named below
+        stop_token_ids=sorted(stop.ids),
+        stop=list(stop.strings) or None,
+        include_stop_str_in_output=True,
+        detokenize=bool(stop.strings),
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _own_random_state() -> Any:
+    """A context that leaves torch's global random state as it was: vLLM in this process reseeds it and draws from it."""
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else [])
