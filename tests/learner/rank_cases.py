@@ -159,7 +159,8 @@ def lora(stage, folder):
     updates += [one.update(batch, policy_gradient(batch), index=10) for one in (learner, again)]
     loaded, reference = weights(again), learner.logprobs(batch, "reference")
     assert all(torch.allclose(loaded[name], weight, atol=1e-7) for name, weight in weights(learner).items())
-    return result(learner, updates, reference=reference)
+    plain = {name: weight.detach().clone() for name, weight in learner.weights(plain=True)}
+    return result(learner, updates, reference=reference, plain=plain)
 
 
 def half(stage, folder):
