@@ -43,7 +43,7 @@ class Ranks:
         device = _device()
         if not distributed.is_initialized():
             backend = "nccl" if device.type == "cuda" else "gloo"
-            distributed.init_process_group(backend, timeout=timedelta(minutes=30))
+            distributed.init_process_group(backend, timeout=timedelta(hours=2))
         if distributed.get_world_size() != world:
             message = f"WORLD_SIZE is {world}, but torch.distributed was started with {distributed.get_world_size()} processes"
             raise RecipeError(message, place="environment", fix="make the learner before anything that starts torch.distributed")

@@ -7,6 +7,7 @@ as it is: Accelerate would step in the backward pass, and has one configuration 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim import AdamW, Optimizer
 
+from align.errors import RecipeError
+from align.learner.logprobs import Slices
 from align.learner.ranks import Ranks
 from align.learner.replicated import Rates
 
@@ -58,6 +61,8 @@ class Sharded:
         self._wanted = self._learned = False
         self.optimizer.may_step = lambda: self._wanted and float(self._zero._global_grad_norm) > 0
         self._make_moments()
+        if self._stage == 3:
+            _gather_heads_once(module)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         self._engine.set_gradient_accumulation_boundary(is_boundary=last)
@@ -194,19 +199,35 @@ class _Autocast(nn.Module):
             return self.module(*arguments, **options)
 
 
+def _gather_heads_once(module: nn.Module) -> None:
+    """Have an output head's weights gathered for all slices of logits together."""
+    from deepspeed.runtime.zero import register_external_parameter
+
+    for slices in module.modules():
+        if isinstance(slices, Slices):
+            if list(slices.head.children()):
+                message = "weights of an output head with adapters cannot be divided between ranks"
+                fix = "name target_modules without the output head, or write train.zero_stage: 2"
+                raise RecipeError(message, place="model.lora.target_modules", fix=fix)
+            for parameter in slices.head.parameters():
+                register_external_parameter(slices, parameter)
+
+
 def _engine(module: nn.Module, optimizer: Optimizer, ranks: Ranks, train: Optimization) -> Any:
     on_gpu = ranks.device.type == "cuda"
     if not on_gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    os.environ.setdefault("LOCAL_RANK", "0")
+    os.environ["LOCAL_RANK"] = str(ranks.device.index or 0)  # DeepSpeed takes the device of this number
     if not distributed.is_initialized():  # a single process
         distributed.init_process_group("nccl" if on_gpu else "gloo", store=distributed.HashStore(), rank=0, world_size=1)
     import deepspeed
 
-    deepspeed.utils.logger.setLevel("WARNING")
     if not on_gpu:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # is compiled at the first start, for half a minute
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)  # it is DeepSpeed that calls it
+    deepspeed.utils.logger.setLevel("ERROR")  # else it warns of an optimizer that it does not know
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=configuration(train, on_gpu=on_gpu))
+    deepspeed.utils.logger.setLevel("WARNING")
     return engine
 
 

@@ -62,9 +62,9 @@ def launch(folder, world, stage, cases):
 def assert_equal(found, expected, place, tolerance):
     """Numbers, tensors, and what holds them, within a tolerance; what is no number is none in both."""
     if isinstance(expected, torch.Tensor):
-        torch.testing.assert_close(
-            found, expected, atol=tolerance, rtol=1e-5, equal_nan=True, msg=lambda text: f"{place}: {text}"
-        )
+        relative = 1e-5 if tolerance else 0.0
+        options = {"atol": tolerance, "rtol": relative, "equal_nan": True}
+        torch.testing.assert_close(found, expected, **options, msg=lambda text: f"{place}: {text}")
     elif isinstance(expected, dict):
         assert found.keys() == expected.keys(), place
         for key, value in expected.items():
@@ -74,7 +74,7 @@ def assert_equal(found, expected, place, tolerance):
         for index, value in enumerate(expected):
             assert_equal(found[index], value, f"{place}.{index}", tolerance)
     elif isinstance(expected, float) and not math.isnan(expected):
-        assert found == pytest.approx(expected, abs=tolerance, rel=1e-4), place
+        assert found == pytest.approx(expected, abs=tolerance, rel=1e-4 if tolerance else 0.0), place
     else:
         assert found == expected or (math.isnan(found) and math.isnan(expected)), place
 
@@ -106,7 +106,7 @@ def test_ranks_learn_what_one_process_learns(alone, tmp_path, world, stage):
     for number, found in enumerate(ranks):
         for name in CASES:
             # In bfloat16 products are rounded by how they are cut.
-            assert_equal(found[name], expected[name], f"rank {number}: {name}", 5e-3 if name == "half" else 1e-5)
+            assert_equal(found[name], expected[name], f"rank {number}: {name}", 1e-2 if name == "half" else 1e-5)
         rest = {"weights": expected["saved"]["weights"], "metrics": expected["saved"]["metrics"][5:]}
         assert_equal({key: found["resumed"][key] for key in rest}, rest, f"rank {number}: resumed", 1e-5)
         same = {name: {key: found[name][key] for key in ("weights", "metrics", "logp_N")} for name in CASES}
@@ -126,7 +126,8 @@ def assert_checkpoint_is_that_of_one_process(found, alone, expected):
             tensors = {key: theirs.get_tensor(key) for key in theirs.keys()}  # noqa: SIM118
             assert_equal({key: mine.get_tensor(key) for key in tensors}, tensors, part, 1e-5)
     states = [torch.load(folder / "learner.pt", weights_only=True) for folder in (found, alone)]
-    assert_equal(*[{"moments": state["moments"], "skipped": state["skipped_in_a_row"]} for state in states], "state", 1e-5)
+    mine_state, its_state = ({"moments": state["moments"], "skipped": state["skipped_in_a_row"]} for state in states)
+    assert_equal(mine_state, its_state, "state", 1e-5)
     AutoModelForCausalLM.from_pretrained(found / "model")
     (found / "alone").mkdir()
     (found / "alone" / "from").symlink_to(found)
@@ -148,13 +149,8 @@ def test_every_sequence_is_on_one_rank_and_all_make_equally_many_passes(world):
         assert len({len(parts) for parts in own}) == 1
         assert [[part for part, counts in parts if counts] for parts in own] == shares
         if together:
-            whole = {int(group): int((batch.group_B == group).sum()) for group in batch.group_B}
-            parts = [part for share in own for part, _ in share]
-            assert all(
-                batch.group_B[part].tolist().count(group) == whole[group]
-                for part in parts
-                for group in batch.group_B[part].tolist()
-            )
+            for part in (part for parts in own for part, _ in parts):
+                assert all(part.count(int(b)) for group in batch.group_B[part] for b in (batch.group_B == group).nonzero())
         elif world < 8:
             loads = [sum(lengths[b] for part in share for b in part) for share in shares]
             assert max(loads) - min(loads) <= max(lengths)

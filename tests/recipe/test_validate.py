@@ -137,6 +137,26 @@ def test_the_reference_of_adapters_cannot_move(write: Write) -> None:
     assert "model.lora" in str(error.value.fix)
 
 
+@pytest.mark.parametrize(
+    ("settings", "there", "message", "fix"),
+    [
+        ("{zero_stage: 2}", False, "needs DeepSpeed, which is not installed", "pip install 'align[deepspeed]'"),
+        ("{offload_optimizer: true}", True, "zero_stage 0 goes without it", "write zero_stage: 1, 2 or 3 too"),
+        ("{zero_stage: 4}", True, "less than or equal to 3", ""),
+    ],
+)
+def test_what_is_sharded_needs_deepspeed(
+    write: Write, monkeypatch: pytest.MonkeyPatch, settings: str, there: bool, message: str, fix: str
+) -> None:
+    monkeypatch.setattr("align.recipe.validate.common.installed", lambda *packages: there)
+    with pytest.raises(RecipeError, match=message) as error:
+        load_recipe(write(), [f"train={settings}"])
+    assert fix in str(error.value.fix)
+    monkeypatch.setattr("align.recipe.validate.common.installed", lambda *packages: True)
+    train = load_recipe(write(), ["train={zero_stage: 3, offload_optimizer: true}"]).recipe.train  # type: ignore[union-attr]
+    assert (train.zero_stage, train.offload_optimizer) == (3, True)
+
+
 def test_lengths(write: Write) -> None:
     recipe = load_recipe(write(), ["data.max_prompt_length=100"]).recipe
     assert longest_sequence(recipe) == 132
