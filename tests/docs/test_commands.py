@@ -65,6 +65,9 @@ PAGES = [
     "docs/reward_models.md",
     "docs/rewards.md",
     "docs/code.md",
+    pytest.param(
+        "docs/launch.md", marks=pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs DeepSpeed")
+    ),
     pytest.param("docs/engines.md", marks=pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vLLM")),
     "docs/judges.md",
     "docs/math.md",
