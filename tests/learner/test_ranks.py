@@ -74,7 +74,7 @@ def assert_equal(found, expected, place, tolerance):
         for index, value in enumerate(expected):
             assert_equal(found[index], value, f"{place}.{index}", tolerance)
     elif isinstance(expected, float) and not math.isnan(expected):
-        assert found == pytest.approx(expected, abs=tolerance, rel=1e-4 if tolerance else 0.0), place
+        assert found == pytest.approx(expected, abs=tolerance, rel=max(1e-4, tolerance) if tolerance else 0.0), place
     else:
         assert found == expected or (math.isnan(found) and math.isnan(expected)), place
 
