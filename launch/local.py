@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from align.errors import LostRankError
+from align.errors import AlignError, LostRankError, Preempted
 from align.launch.report import read_report
 from align.learner.checkpoint import latest_checkpoint
 
@@ -68,7 +68,7 @@ def _run(job: Job, how: Mapping[str, bool], folder: Path) -> LostRankError | Non
     """One attempt. Returns how a rank was lost, None where all ended well; raises what a rank reported."""
     ranks = _start(job, how, folder)
     try:
-        with _forwarded(ranks[0]):
+        with _forwarded(ranks[0]) as asked:
             while not any(rank.poll() for rank in ranks) and any(rank.poll() is None for rank in ranks):
                 time.sleep(_LOOK_SECONDS)
         failed = [number for number, rank in enumerate(ranks) if rank.poll()]
@@ -76,10 +76,11 @@ def _run(job: Job, how: Mapping[str, bool], folder: Path) -> LostRankError | Non
             return None
         _wait(ranks, _GRACE_SECONDS)
         killed = [number for number, rank in enumerate(ranks) if (rank.poll() or 0) < 0]
+        if killed and asked:
+            raise Preempted("stopped while it was starting: there was nothing to save", fix="start it again")
         if killed:
             return _lost(killed[0], ranks[killed[0]], folder)
-        reports = [read_report(_report(folder, number)) for number in range(len(ranks))]
-        raise next((one for one in reports if one is not None), _lost(failed[0], ranks[failed[0]], folder))
+        raise _first_report(folder) or _lost(failed[0], ranks[failed[0]], folder)
     finally:
         _end(ranks)
 
@@ -111,7 +112,7 @@ def _start(job: Job, how: Mapping[str, bool], folder: Path) -> list[subprocess.P
 
 
 @contextmanager
-def _forwarded(first: subprocess.Popen[bytes]) -> Iterator[None]:
+def _forwarded(first: subprocess.Popen[bytes]) -> Iterator[list[int]]:
     """Hand the first SIGTERM or SIGINT on to the first rank, which tells the others at the end of its step; another ends all."""
     asked: list[int] = []
 
@@ -123,7 +124,7 @@ def _forwarded(first: subprocess.Popen[bytes]) -> Iterator[None]:
 
     before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)} if _is_main() else {}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -155,6 +156,12 @@ def _lost(number: int, rank: subprocess.Popen[bytes], folder: Path) -> LostRankE
     tail = "\n  " + "\n  ".join(said) if said else ""
     fix = "SIGKILL is often the system out of memory: fewer learners, or smaller train.micro_batch_tokens" if code < 0 else None
     return LostRankError(f"learner rank {number} {how}{tail}", place=f"learner rank {number}", fix=fix)
+
+
+def _first_report(folder: Path) -> AlignError | None:
+    """The error that was reported first: what others met after it, waiting for that rank, is no news."""
+    files = sorted(folder.glob("rank-*.json"), key=lambda file: file.stat().st_mtime_ns)
+    return read_report(files[0]) if files else None
 
 
 def _report(folder: Path, number: int) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from align.learner.packing import pack_rollouts
@@ -41,7 +42,7 @@ def train_online(resolved: Resolved, rows: Rows, how: Mapping[str, bool]) -> dic
         session.begin(site, {"cursor": site.cursor, "rewards": rewards})
         site.publish(session.step)
         for step in session.steps():
-            drawn = session.agreed(lambda step=step: draw(session, site, recipe, step))  # type: ignore[misc]
+            drawn = session.agreed(partial(draw, session, site, recipe, step))
             compared = _check_sampler(site, drawn.groups, recipe, step)
             updates: list[Update] = []
             if drawn.items:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from align.algorithms.kl import FixedKL
@@ -45,7 +46,7 @@ def train(
         session.begin(site, parts, models={"critic": critic} if critic else {}, method=method.describe())
         site.publish(session.step)
         for step in session.steps():
-            harvest = session.agreed(lambda step=step: collect(session, site, method, step))  # type: ignore[misc]
+            harvest = session.agreed(partial(collect, session, site, method, step))
             rewards_PG = shaped_rewards(harvest.groups, recipe, method)
             batch = pack(harvest.groups, rewards_PG, method, site.tokenizer)
             with session.phase("logprobs"):

@@ -169,6 +169,7 @@ class Session:
             write_checkpoint(self.run.checkpoints, self.step, self._write, keep=self.recipe.train.save_total_limit)
         else:
             self._write(Path())  # takes part in gathering, and writes nothing
+        self.ranks.wait()  # nobody leaves before it is on the disk
 
     def _save_and_leave(self) -> NoReturn:
         self._save()

@@ -25,7 +25,7 @@ from align.learner.checkpoint import latest_checkpoint
 from align.recipe.load import load_recipe
 from tests.loops.conftest import MODEL, RL, SFT, kept, merged, write_recipe
 
-SECONDS = 120
+SECONDS = 240
 pytestmark = pytest.mark.timeout(2 * SECONDS)
 
 
@@ -165,6 +165,18 @@ def test_asked_to_stop_it_saves_and_goes_on_later(recipe: Callable[..., Path]) -
     code, said = finish(resumed)
     assert code == 0, said
     assert kept(file.parent / "run")[-1]["step"] == saved.step + 2
+
+
+def test_asked_to_stop_while_it_starts_it_does_not_start_again(recipe: Callable[..., Path]) -> None:
+    process = start(recipe("sft", "early", launch={"learners": 2}))
+    end = time.monotonic() + SECONDS
+    while not ranks_of(process) and time.monotonic() < end:
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    code, said = finish(process)
+    assert code == 75, said
+    assert "stopped" in said
 
 
 def test_no_rank_outlives_the_command(recipe: Callable[..., Path]) -> None:

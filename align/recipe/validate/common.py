@@ -8,6 +8,7 @@ from typing import Any
 
 from align.errors import RecipeError
 from align.recipe.evaluation import evaluation_sampling
+from align.recipe.preference import uses
 from align.recipe.schema import (
     EvaluateRecipe,
     Evaluation,
@@ -209,6 +210,13 @@ def sharding(recipe: TrainRecipe) -> Iterator[Finding]:
             key="train.zero_stage",
             message=f"zero_stage {train.zero_stage} needs DeepSpeed, which is not installed",
             fix="pip install 'align[deepspeed]', or write zero_stage: 0",
+        )
+    adapted = isinstance(recipe, OnlinePreferenceRecipe) and recipe.model.lora is not None
+    if adapted and train.zero_stage == 3 and uses(recipe.algorithm, "xpo"):
+        yield Finding(
+            key="train.zero_stage",
+            message="xpo samples from the policy without its adapters, and zero_stage 3 leaves no rank with the whole of it",
+            fix="write zero_stage: 2, or train without model.lora",
         )
 
 
