@@ -191,3 +191,9 @@ def test_files_can_be_left_unchecked(write: Write) -> None:
     with pytest.raises(CheckpointError, match="no model folder later"):
         load_recipe(write(), overrides)
     assert load_recipe(write(), overrides, check_files=False).recipe.model.path == "./later"
+
+
+def test_xpo_with_adapters_needs_whole_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("align.recipe.validate.common.installed", lambda *packages: True)
+    with pytest.raises(RecipeError, match="xpo samples from the policy without its adapters"):
+        load_recipe("preference/xpo", ["model.lora={r: 4}", "train.zero_stage=3"])

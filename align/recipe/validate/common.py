@@ -211,8 +211,12 @@ def sharding(recipe: TrainRecipe) -> Iterator[Finding]:
             message=f"zero_stage {train.zero_stage} needs DeepSpeed, which is not installed",
             fix="pip install 'align[deepspeed]', or write zero_stage: 0",
         )
-    adapted = isinstance(recipe, OnlinePreferenceRecipe) and recipe.model.lora is not None
-    if adapted and train.zero_stage == 3 and uses(recipe.algorithm, "xpo"):
+    if (
+        isinstance(recipe, OnlinePreferenceRecipe)
+        and recipe.model.lora is not None
+        and train.zero_stage == 3
+        and uses(recipe.algorithm, "xpo")
+    ):
         yield Finding(
             key="train.zero_stage",
             message="xpo samples from the policy without its adapters, and zero_stage 3 leaves no rank with the whole of it",
