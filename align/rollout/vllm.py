@@ -73,8 +73,7 @@ class VLLMEngine:
         Raises RolloutError before the first publish, for a prompt that is empty or leaves no room in the model's context, for
         non-finite log-probs, and where vLLM fails.
         """
-        if self._version is None:
-            raise RolloutError("the engine has no weights yet", fix="publish the policy's weights first")
+        self._refuse_without_weights()
         restricted = sampling.top_p < 1 or sampling.top_k or sampling.min_p
         if restricted and not self._whole:
             fix = "sample without top_p, top_k and min_p, or set rollout.engine: transformers"
@@ -97,6 +96,26 @@ class VLLMEngine:
         finally:
             if waiting and self._version is not None:
                 self._engine.abort_request(list(waiting))
+
+    def next_logprobs(self, prompt: Prompt) -> Tensor:
+        """logp_V: natural logs of what follows the prompt, at temperature 1 over the full vocabulary, in float32.
+
+        Raises RolloutError before the first publish, and for a prompt that is empty or too long.
+        """
+        sampling = Sampling(max_tokens=1)
+        self._refuse_without_weights()
+        room_for(prompt, self._longest)
+        params = _params(sampling, StopRule(self._tokenizer, sampling, self._eos_ids), 1, 0, logprobs=-1)
+        self._calls += 1
+        self._engine.add_request(str(self._calls), {"prompt_token_ids": list(prompt.token_ids)}, params)
+        finished: list[Any] = []
+        while not finished:
+            finished = [output for output in self._step() if output.finished]
+        (found,) = finished[0].outputs[0].logprobs
+        logp_V = torch.full((max(found) + 1,), float("-inf"))
+        for token, one in found.items():
+            logp_V[token] = one.logprob
+        return logp_V
 
     def publish(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Take over all weights, in the Hugging Face names of the plain model, and confirm by checksum that they arrived.
@@ -153,6 +172,10 @@ class VLLMEngine:
             if self._here:
                 VLLMEngine._in_this_process = False
 
+    def _refuse_without_weights(self) -> None:
+        if self._version is None:
+            raise RolloutError("the engine has no weights yet", fix="publish the policy's weights first")
+
     def _step(self) -> list[Any]:
         with _own_random_state():
             try:
@@ -206,6 +229,7 @@ def _start(folder: Path, settings: VLLM, dtype: str, max_batch_sequences: int) -
                 "gpu_memory_utilization": settings.gpu_memory_utilization,
                 "enforce_eager": settings.enforce_eager if torch.cuda.is_available() else True,
                 "logprobs_mode": "processed_logprobs",
+                "max_logprobs": -1,
                 "enable_prefix_caching": True,
                 # A prompt cut in two makes it rewind the sample's generator, which only those of a GPU can.
                 "enable_chunked_prefill": None if torch.cuda.is_available() else False,
@@ -233,7 +257,8 @@ def _write_architecture(model: Any, tokenizer: Any, folder: Path, dtype: str) ->
     tokenizer.save_pretrained(folder)
 
 
-def _params(sampling: Sampling, stop: StopRule, room: int, key: int) -> Any:
+def _params(sampling: Sampling, stop: StopRule, room: int, key: int, logprobs: int = 0) -> Any:
+    """`logprobs` beside that of the drawn token: 0 of no others, -1 of the whole vocabulary."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -245,7 +270,7 @@ def _params(sampling: Sampling, stop: StopRule, room: int, key: int) -> Any:
         top_k=sampling.top_k,
         min_p=sampling.min_p,
         seed=key & (2**63 - 1),
-        logprobs=0,
+        logprobs=logprobs,
         ignore_eos=True,  # the ids that end a completion are named below
         stop_token_ids=sorted(stop.ids),
         stop=list(stop.strings) or None,

@@ -201,6 +201,15 @@ def test_unusable_prompts_are_errors(kit, engine):
     assert len(completion.token_ids) <= 6
 
 
+def test_what_follows_a_prompt(kit, model, engine):
+    (prompt,) = kit.prompts((9,))
+    with torch.no_grad():
+        expected_V = model(torch.tensor([prompt.token_ids])).logits[0, -1].double().log_softmax(-1)
+    torch.testing.assert_close(engine.next_logprobs(prompt).double(), expected_V, atol=1e-4, rtol=0)
+    (completion,) = engine.generate([prompt], Sampling(max_tokens=2))
+    assert len(completion.token_ids) == 2
+
+
 def test_the_callers_random_state_is_left_alone(kit, model, engine):
     torch.manual_seed(5)
     expected = torch.rand(3)
