@@ -24,7 +24,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/align train quickstart/grpo --overwrite seed=$(SEED)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -1,5 +1,6 @@
 """The benchmarks run as their page says, on fewer steps."""
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -76,3 +77,17 @@ def test_math_verify_reports_a_row_for_each_file_and_judge(checkout, shared_data
     assert [row[1] for row in rows] == ["align", "math-verify"] * 3
     assert len({row[0] for row in rows}) == 3
     assert all(float(accuracy) > 94 for _, judge, accuracy in rows if judge == "align")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_rollouts_reports_a_row_for_each_size(checkout):
+    page = (checkout / "benchmarks" / "README.md").read_text()
+    (command,) = re.findall(r"^(python benchmarks/rollouts) ", page, flags=re.M)
+    words = [*shlex.split(command)[1:], "--rounds", "1", "--prompts", "4", "--samples", "4", "--tokens", "16", "--sizes", "0.4 M"]
+    done = subprocess.run([sys.executable, *words], cwd=checkout, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-2000:]
+    speed = r"[\d,]+ \([\d.]+x\)"
+    assert re.search(rf"^\| 0.4 M \| [\d,]+ tokens/s \| {speed} \| {speed} \| \d+ ms, [\d.]+ MiB \|$", done.stdout, flags=re.M)
+    (header,) = re.findall(r"^\| model \|.*$", done.stdout, flags=re.M)
+    assert f"\n{header}\n" in page
