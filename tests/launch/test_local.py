@@ -109,7 +109,8 @@ def await_step(file: Path, step: int) -> None:
 
 
 def ranks_of(process: subprocess.Popen[str]) -> dict[int, psutil.Process]:
-    children = [child for child in psutil.Process(process.pid).children() if "align.launch.rank" in str(child.cmdline())]
+    children = [child for child in psutil.Process(process.pid).children() if child.status() != "zombie"]
+    children = [child for child in children if "align.launch.rank" in str(child.cmdline())]
     return {int(child.environ()["RANK"]): child for child in children}
 
 

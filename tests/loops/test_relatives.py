@@ -316,8 +316,8 @@ def test_the_least_step_to_come_is_what_a_token_is_worth(resolved, tokenizer):
     method = resolve("dr_grpo", advantage="min_form", baseline="mean")
     rewards = torch.tensor([[1.0, 0.0]])
     batch = pack(groups, rewards, method)
-    site: Any = SimpleNamespace(tokenizer=tokenizer, scorer=SimpleNamespace(stack=SimpleNamespace(names=("task",))))
-    found = step_rewards(groups, batch, site, resolved(RL, rewards=[{"use": OF_DIGITS, "weight": 2.0}]).recipe)
+    site: Any = SimpleNamespace(tokenizer=tokenizer)
+    found = step_rewards(groups, batch, site, resolved(RL, rewards=[{"use": OF_DIGITS, "name": "task", "weight": 2.0}]).recipe)
     assert found is not None
     at = (~found.isnan()).nonzero().flatten().tolist()
     length = len(tokenizer.encode(good, add_special_tokens=False)) + 1 + 2
@@ -340,8 +340,8 @@ def test_steps_that_end_in_one_token_are_worth_the_least_of_them(resolved, token
     assert len(tokenizer.decode([first])) > 2
     groups = [group(scored(tokenizer, text, 1.0, steps=((1, 0.75), (2, 0.25), (len(text), 1.0))))]
     batch = pack(groups, torch.tensor([[1.0]]), resolve("grpo"))
-    site: Any = SimpleNamespace(tokenizer=tokenizer, scorer=SimpleNamespace(stack=SimpleNamespace(names=("task",))))
-    found = step_rewards(groups, batch, site, resolved(RL, rewards=[{"use": OF_DIGITS, "weight": 2.0}]).recipe)
+    site: Any = SimpleNamespace(tokenizer=tokenizer)
+    found = step_rewards(groups, batch, site, resolved(RL, rewards=[{"use": OF_DIGITS, "name": "task", "weight": 2.0}]).recipe)
     assert found is not None
     assert found[~found.isnan()].tolist() == [0.5, 2.0]
     assert float(found[2]) == 0.5  # the first token of the completion
@@ -370,7 +370,7 @@ def test_without_process_rewards_there_are_no_steps(resolved, tokenizer):
 
     groups = [group(scored(tokenizer, "so 2", 1.0), scored(tokenizer, "so 3", 0.0))]
     batch = pack(groups, torch.tensor([[1.0, 0.0]]), resolve("grpo"))
-    site: Any = SimpleNamespace(tokenizer=tokenizer, scorer=SimpleNamespace(stack=SimpleNamespace(names=("task",))))
+    site: Any = SimpleNamespace(tokenizer=tokenizer)
     assert step_rewards(groups, batch, site, resolved(RL).recipe) is None
 
 

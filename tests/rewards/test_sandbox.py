@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -129,10 +130,18 @@ def test_a_compiled_program_is_kept_and_runs(sandbox):
     assert (ended.code, ended.stdout) == (0, b"42")
 
 
-def test_a_path_of_this_machine_is_read_where_it_was_asked_for(sandbox, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("extra")
+@pytest.fixture
+def open_folder():
+    """A folder that everyone may read: pytest's own are for this user, and a program may run as another."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def test_a_path_of_this_machine_is_read_where_it_was_asked_for(sandbox, open_folder):
+    folder = open_folder
     (folder / "data").write_text("there")
-    folder.chmod(0o755)
     source = f"print(open({str(folder / 'data')!r}).read())"
     assert run(sandbox, source, paths=(str(folder),)).stdout == b"there\n"
     assert run(sandbox, source).code == 1

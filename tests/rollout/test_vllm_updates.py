@@ -80,4 +80,4 @@ def test_a_process_of_its_own_gives_the_same(kit, tokenizer):
 def _children() -> set[int]:
     """Without Python's own tracker of shared memory, which stays until this process ends."""
     children = psutil.Process().children(recursive=True)
-    return {child.pid for child in children if "resource_tracker" not in str(child.cmdline())}
+    return {child.pid for child in children if child.status() != "zombie" and "resource_tracker" not in str(child.cmdline())}
