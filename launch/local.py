@@ -88,7 +88,8 @@ def _run(job: Job, how: Mapping[str, bool], folder: Path) -> LostRankError | Non
 def _start(job: Job, how: Mapping[str, bool], folder: Path) -> list[subprocess.Popen[bytes]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    threads = max(1, (os.cpu_count() or 1) // job.learners)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // job.learners)
     given = json.dumps({"recipe": job.recipe, "overrides": list(job.overrides), "how": dict(how), "parent": os.getpid()})
     ranks = []
     for number in range(job.learners):
