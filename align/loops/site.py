@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,8 @@ def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_opti
         rollout = getattr(recipe, "rollout", None) or Rollout()
         sampled = _sampled_model(causal_lm, recipe, rollout) if first else None
         learner = Learner(causal_lm, recipe.train, dtype=recipe.model.dtype, **learner_options)
-        with console.activity(f"starting the rollout engine {rollout.engine}"):
+        starts = rollout.engine != "transformers"  # which is there with the model
+        with console.activity(f"starting {rollout.engine}") if starts else nullcontext():
             engine = TakingTurns(_open_engine(rollout, sampled, tokenizer, recipe.model.dtype) if first else Bystander())
         scorer.stack.attach(engine, tokenizer)
         try:
@@ -84,7 +85,7 @@ def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_opti
                 scorer=scorer,
                 cursor=Cursor(train.by_source, train.weights, seed=recipe.seed, shuffle=recipe.data.shuffle),
                 eval_prompts=evaluation.prompts if evaluation else [],
-                plain=rollout.engine != "transformers",
+                plain=starts,
             )
         finally:
             engine.close()

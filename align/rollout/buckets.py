@@ -1,7 +1,8 @@
-"""Weights on their way to an engine's processes: named tensors packed into a file in shared memory, part by part, with checksums.
+"""Weights on their way to an engine's processes: named tensors packed into shared memory, part by part, with checksums.
 
-One file serves every part of every publish, so its pages stay where they are. It is private to this user, lies in /dev/shm where
-there is room (a temporary folder is the last resort), and what is read from it is bytes and shapes, never pickled objects.
+One piece of memory serves every part of every publish, so its pages stay where they are. It has no name in any folder: it goes
+with this process, however that ends, and other processes of this user reach it by way of this one. What is read from it is bytes
+and shapes, never pickled objects.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from torch import Tensor
 
 _MEBI = 1 << 20
 _ALIGNMENT = 64  # bytes, so that any dtype can be viewed in place
-_SHARED = Path("/dev/shm")
 
 
 class Buckets:
@@ -27,11 +26,11 @@ class Buckets:
 
     def __init__(self, largest: int = 256 * _MEBI) -> None:
         self._largest = largest
-        self._path: Path | None = None
+        self._file = -1
         self._map: mmap.mmap | None = None
 
     def parts(self, weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype) -> Iterator[dict[str, Any]]:
-        """Fill the file with as many tensors as fit and say what is in it; the next part is written when asked for.
+        """Fill the memory with as many tensors as fit and say what is in it; the next part is written when asked for.
 
         Each part is plain data: `path`, `pieces` (name, dtype, shape, offset in bytes), `size` in bytes, and `sha256` of these
         bytes and of the names. Floating-point tensors travel as `dtype`.
@@ -52,45 +51,37 @@ class Buckets:
             yield self._written(pieces, content, size)
 
     def close(self) -> None:
-        """Remove the file."""
+        """Give the memory back. Closing twice is fine."""
         if self._map is not None:
             self._map.close()
+            os.close(self._file)
             self._map = None
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-            self._path = None
 
     def _written(self, pieces: list[tuple[str, str, list[int], int]], content: list[Tensor], size: int) -> dict[str, Any]:
         whole = torch.frombuffer(self._room(size), dtype=torch.uint8)
         for (*_, offset), tensor in zip(pieces, content, strict=True):
             whole[offset : offset + tensor.nbytes].copy_(tensor.flatten().view(torch.uint8))
             whole[offset + tensor.nbytes : offset + _padded(tensor)] = 0  # or the checksum would depend on earlier parts
-        part = {"path": str(self._path), "pieces": pieces, "size": size}
+        part = {"path": f"/proc/{os.getpid()}/fd/{self._file}", "pieces": pieces, "size": size}
         return {**part, "sha256": digest_of(part, whole[:size])}
 
     def _room(self, size: int) -> mmap.mmap:
-        """The file, mapped, with at least `size` bytes."""
-        if self._map is not None and len(self._map) >= size:
-            return self._map
-        self.close()
-        free = os.statvfs(_SHARED) if _SHARED.is_dir() else None
-        shared = free is not None and free.f_bavail * free.f_frsize > 2 * size
-        handle, name = tempfile.mkstemp(prefix="align-weights-", dir=_SHARED if shared else None)
-        try:
-            os.ftruncate(handle, size)
-            self._path, self._map = Path(name), mmap.mmap(handle, size)
-        finally:
-            os.close(handle)
+        """The memory, with at least `size` bytes."""
+        if self._map is None or len(self._map) < size:
+            self.close()
+            self._file = os.memfd_create("align-weights")
+            os.ftruncate(self._file, size)
+            self._map = mmap.mmap(self._file, size)
         return self._map
 
 
 def _padded(tensor: Tensor) -> int:
-    """Its bytes in the file."""
+    """Its bytes in the memory."""
     return -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
 
 
 def received(part: dict[str, Any]) -> list[tuple[str, Tensor]]:
-    """The tensors of a part, copied out of the file. Raises ValueError where a byte or a name is not what was sent."""
+    """The tensors of a part, copied out of the memory. Raises ValueError where a byte or a name is not what was sent."""
     with Path(part["path"]).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as content:
         whole = torch.frombuffer(content, dtype=torch.uint8)[: part["size"]].clone()
     if digest_of(part, whole) != part["sha256"]:

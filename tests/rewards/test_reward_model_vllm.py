@@ -6,39 +6,20 @@ import asyncio
 from typing import Any
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForSequenceClassification
+from transformers import LlamaForSequenceClassification
 
-from align.learner.fresh import train_tokenizer
 from align.learner.reward_model import RewardModelCard
-from align.recipe.schema import RewardSpec, TokenizerInit
+from align.recipe.schema import RewardSpec
 from align.rewards.registry import open_reward
-from tests.rewards.vllm_server import serve
+from tests.rewards.vllm_server import LONGEST, save_tiny, serve
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One number for an answer, weights wide enough apart, heads of the 32 that vLLM wants at least, and a card."""
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = train_tokenizer(TokenizerInit(vocab_size=300), ["please 42 no 17+25=? " * 9])
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.1,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    config.num_labels = 1
-    LlamaForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    """One number for an answer, and a card."""
+    folder = save_tiny(tmp_path_factory.mktemp("model"), LlamaForSequenceClassification, "please 42 no 17+25=? ", labels=1)
     RewardModelCard(loss="bradley_terry", labels=("reward",), mean=(0.1,), std=(0.5,), max_length=500).write(folder)
     return folder
 
@@ -55,7 +36,7 @@ def scores(rollouts: list[Any], **params: Any) -> list[Any]:
 def test_scores_equal_those_in_this_process(model: Any, rollout: Any, tmp_path: Any) -> None:
     texts = ["please", "no 42", "", "17+25=42 " * 30, "é漢字🙂", "7" * 600] + [f"{n} please" for n in range(60)]
     rollouts = [rollout(text, prompt="17+25=?") for text in texts]
-    with serve(model, str(model), tmp_path / "log", "--runner", "pooling", "--max-model-len", "512") as address:
+    with serve(model, str(model), tmp_path / "log", "--runner", "pooling", "--max-model-len", str(LONGEST)) as address:
         served = scores(rollouts, path=str(model), server=address)
         raw = scores(rollouts, path=str(model), server=address, normalise=False)
     own = scores(rollouts, path=str(model))

@@ -16,10 +16,40 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import LlamaConfig
+
+from align.learner.fresh import train_tokenizer
+from align.recipe.schema import TokenizerInit
 
 _START_SECONDS = 300
+LONGEST = 512  # tokens
+
+
+def save_tiny(folder: Path, factory: Any, words: str, *, labels: int | None = None) -> Path:
+    """A Llama with fresh weights, wide enough apart for answers to differ, and a tokenizer; heads of the 32 that vLLM wants."""
+    tokenizer = train_tokenizer(TokenizerInit(vocab_size=300), [words * 9])
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=LONGEST,
+        initializer_range=0.1,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    if labels is not None:
+        config.num_labels = labels
+    factory(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def interpreter() -> str:

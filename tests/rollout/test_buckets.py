@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,22 +36,25 @@ def test_what_is_sent_is_received(largest: int, dtype: torch.dtype) -> None:
         assert torch.equal(got, expected)
 
 
-def test_parts_are_bounded_and_use_one_file() -> None:
+def test_parts_are_bounded_and_use_one_piece_of_memory() -> None:
     buckets = Buckets(2000)
     parts = list(buckets.parts(weights(), torch.float32))
     assert [[piece[0] for piece in part["pieces"]] for part in parts] == [["a", "b", "scalar", "empty"], ["large"], ["whole"]]
     again = list(buckets.parts(weights(), torch.float32))
-    assert {part["path"] for part in again} == {parts[-1]["path"]}, "the file that was large enough stays"
+    assert {part["path"] for part in again} == {parts[-1]["path"]}, "memory that was large enough stays"
     assert [part["sha256"] for part in again] == [part["sha256"] for part in parts]
     buckets.close()
     buckets.close()
     assert not Path(parts[-1]["path"]).exists()
 
 
-def test_a_file_is_for_its_user_alone() -> None:
+def test_another_process_reads_it_and_no_folder_has_it() -> None:
     buckets = Buckets()
     (part,) = buckets.parts(weights(), torch.float32)
-    assert os.stat(part["path"]).st_mode & 0o777 == 0o600
+    program = "import json, sys; from align.rollout.buckets import received; print(*dict(received(json.load(sys.stdin))))"
+    done = subprocess.run([sys.executable, "-c", program], input=json.dumps(part), capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [name for name, _ in weights()]
+    assert "deleted" in os.readlink(part["path"]), "whatever ends this process, nothing is left"
     buckets.close()
 
 

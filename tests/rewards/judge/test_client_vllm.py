@@ -8,19 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
-from align.learner.fresh import train_tokenizer
-from align.recipe.schema import TokenizerInit
 from align.rewards.judge.client import JudgeFailure, JudgeReply, JudgeRequest, open_client
 from align.rewards.judge.settings import JudgeSettings
 from tests.rewards.judge.scripted import question
-from tests.rewards.vllm_server import serve
+from tests.rewards.vllm_server import LONGEST, save_tiny, serve
 
 pytestmark = pytest.mark.slow
-
-_LONGEST = 512  # tokens
 
 
 def schema_of(name: str) -> dict[str, Any]:
@@ -34,26 +29,7 @@ def schema_of(name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with fresh weights that are wide enough apart for its answers to differ; vLLM wants heads of 32 at least."""
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = train_tokenizer(TokenizerInit(vocab_size=300), ["Is the answer correct? Yes or No. " * 9])
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=_LONGEST,
-        initializer_range=0.1,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny(tmp_path_factory.mktemp("model"), LlamaForCausalLM, "Is the answer correct? Yes or No. ")
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +103,7 @@ def test_what_the_server_refuses_says_why(url: str) -> None:
     (unknown,) = ask(question(), base_url=url, model="another")
     assert (unknown.kind, "another" in unknown.message) == ("refused", True)
     (long,) = ask(question(messages=({"role": "user", "content": "x " * 2000},)), base_url=url, model="tiny")
-    assert (long.kind, str(_LONGEST) in long.message) == ("refused", True)
+    assert (long.kind, str(LONGEST) in long.message) == ("refused", True)
 
 
 def test_a_recording_of_the_server_replays_without_it(url: str, tmp_path: Path) -> None:
