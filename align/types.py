@@ -64,7 +64,38 @@ class Completion:
     logprobs: tuple[float, ...]
     text: str  # decoded without special tokens
     finish_reason: FinishReason
-    weights_version: int = 0
+    weights_version: int = 0  # of the weights that its first token was drawn with
+    token_versions: tuple[int, ...] = ()  # of each token, where weights changed while it was written; else empty
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What there is of a sample that is not finished: its tokens so far, their log-probs and weights versions."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    versions: tuple[int, ...]
+
+    def cut(self, length: int) -> Written:
+        """The first `length` tokens of it."""
+        return Written(token_ids=self.token_ids[:length], logprobs=self.logprobs[:length], versions=self.versions[:length])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One sample that an engine is asked for; where it was interrupted it goes on after what is `written`."""
+
+    name: str  # of no other request that the engine works on
+    prompt: Prompt
+    sampling: Sampling
+    prompt_index: int = 0
+    sample_index: int = 0
+    written: Written | None = None
+
+    @property
+    def context(self) -> tuple[int, ...]:
+        """The tokens that the next one follows."""
+        return self.prompt.token_ids + (self.written.token_ids if self.written else ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

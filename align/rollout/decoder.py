@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,23 +18,21 @@ from align.rollout.draw import draw
 from align.rollout.kv_cache import Block, DecodeCache
 from align.rollout.noise import uniforms
 from align.rollout.stopping import StopRule
-from align.types import FinishReason, Sampling
+from align.types import FinishReason, Request, Sampling
 
 _PREFILL_TOKENS = 8192  # prompts computed in one forward pass, padding included
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Row:
-    """One sample on its way."""
+    """One sample on its way. `token_ids` and `logprobs` begin with what was written of it before."""
 
-    prompt_index: int
-    sample_index: int
-    prompt_ids: tuple[int, ...]
+    request: Request
+    context: tuple[int, ...]  # the tokens that its next one follows, of the request as it came
     key: int  # names the sample to the random numbers
     limit: int  # tokens it may have
-    version: int  # of the weights it started with
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
+    token_ids: list[int]
+    logprobs: list[float]
     finish_reason: FinishReason | None = None
 
 
@@ -61,28 +59,51 @@ class Forward:
 class Decoder:
     """Decodes the samples of many prompts, at most `max_rows` at a time.
 
-    `waiting` holds the rows of each prompt. Call `fill` when there is room and `step` otherwise, until `busy` is false; both
-    return the rows that finished.
+    Call `fill` when there is room and `step` otherwise, until `busy` is false; both return the rows that finished.
     """
 
     def __init__(
         self,
         forward: Forward,
         cache: DecodeCache,
-        waiting: Sequence[Sequence[Row]],
         sampling: Sampling,
         stop: StopRule,
         max_rows: int,
         device: torch.device,
     ) -> None:
-        self._forward, self._cache, self._sampling, self._stop = forward, cache, sampling, stop
+        self.stop = stop
+        self._forward, self._cache, self._sampling = forward, cache, sampling
         self._max_rows, self._device = max_rows, device
-        self._waiting = deque(waiting)
+        self._waiting: deque[list[Row]] = deque()
         self._block: tuple[Block, Tensor, deque[tuple[int, Row]]] | None = None  # computed, not all placed: its rows and logits
-        self._remaining = sum(len(rows) for rows in waiting)
+        self._remaining = 0
         self._rows: list[Row] = []
         self._token_R = torch.zeros(0, dtype=torch.long, device=device)
         self._position_R = torch.zeros(0, dtype=torch.long, device=device)
+
+    def add(self, groups: Iterable[list[Row]]) -> None:
+        """Rows that wait for room; those of a group follow the same context."""
+        for rows in groups:
+            self._waiting.append(rows)
+            self._remaining += len(rows)
+            self._cache.max_width = max(
+                self._cache.max_width, *(len(row.context) + row.limit - len(row.token_ids) for row in rows)
+            )
+
+    def drop(self, leaves: Callable[[Row], bool]) -> list[Row]:
+        """Stop decoding the rows of which `leaves` is true; returns them as far as they are written."""
+        dropped = [row for rows in self._waiting for row in rows if leaves(row)]
+        self._waiting = deque(kept for rows in self._waiting if (kept := [row for row in rows if not leaves(row)]))
+        if self._block:
+            block, logits_PV, pending = self._block
+            dropped += [row for _, row in pending if leaves(row)]
+            pending = deque((source, row) for source, row in pending if not leaves(row))
+            self._block = (block, logits_PV, pending) if pending else None
+        if gone := [index for index, row in enumerate(self._rows) if leaves(row)]:
+            dropped += [self._rows[index] for index in gone]
+            self._take_out(gone)
+        self._remaining -= len(dropped)
+        return dropped
 
     @property
     def busy(self) -> bool:
@@ -125,25 +146,29 @@ class Decoder:
             return []
         finished = [self._rows[index] for index in gone]
         self._remaining -= len(gone)
+        self._take_out(gone)
+        return finished
+
+    def _take_out(self, gone: Sequence[int]) -> None:
+        """These rows need their places no longer."""
         kept = self._cache.remove(gone)
         self._rows = [self._rows[index] for index in kept]
         index = torch.tensor(kept, dtype=torch.long, device=self._device)
         self._token_R, self._position_R = self._token_R[index], self._position_R[index]
-        return finished
 
     def _compute_prompts(self, free: int) -> tuple[Block, Tensor, deque[tuple[int, Row]]]:
         """One forward pass over the next prompts, as many as have room."""
         groups = [self._waiting.popleft()]
-        width, samples = len(groups[0][0].prompt_ids), len(groups[0])
+        width, samples = len(groups[0][0].context), len(groups[0])
         while self._waiting and samples < free:
-            width = max(width, len(self._waiting[0][0].prompt_ids))
+            width = max(width, len(self._waiting[0][0].context))
             if width * (len(groups) + 1) > _PREFILL_TOKENS:
                 break
             groups.append(self._waiting.popleft())
             samples += len(groups[-1])
-        lengths = tuple(len(rows[0].prompt_ids) for rows in groups)
+        lengths = tuple(len(rows[0].context) for rows in groups)
         width = max(lengths)
-        ids = [[0] * (width - len(rows[0].prompt_ids)) + list(rows[0].prompt_ids) for rows in groups]
+        ids = [[0] * (width - len(rows[0].context)) + list(rows[0].context) for rows in groups]
         column_C = torch.arange(width, device=self._device)
         position_PC = column_C - (width - torch.tensor(lengths, device=self._device))[:, None]
         past = self._cache.new_block()
@@ -179,7 +204,7 @@ class Decoder:
         for row, token_id, logprob in zip(rows, token_R.tolist(), logprobs, strict=True):
             row.token_ids.append(token_id)
             row.logprobs.append(logprob)
-            if self._stop.ends(row.token_ids):
+            if self.stop.ends(row.token_ids):
                 row.finish_reason = "stop"
             elif len(row.token_ids) == row.limit:
                 row.finish_reason = "length"

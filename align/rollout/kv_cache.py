@@ -34,6 +34,7 @@ class DecodeCache(Protocol):
 
     refillable: bool  # whether rows may join while others are being decoded
     expected_rows: int  # how many will be decoded at a time from now on: what buffers should have room for
+    max_width: int  # tokens that the longest row may come to have
 
     @property
     def past(self) -> Cache:
@@ -55,11 +56,11 @@ class DecodeCache(Protocol):
         """Drop these rows; returns, for each row that remains, the number it had before."""
 
 
-def decode_cache(config: Any, device: torch.device, max_width: int) -> DecodeCache:
+def decode_cache(config: Any, device: torch.device) -> DecodeCache:
     """The in-place cache where all layers hold plain keys and values, transformers' own for the others (such as Mamba's)."""
     layers = DynamicCache(config=config).layers
     if layers and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
-        return InPlaceCache(device, max_width)
+        return InPlaceCache(device)
     return ConcatenatingCache(config, device)
 
 
@@ -89,13 +90,12 @@ def _states(layer: DynamicLayer) -> tuple[Tensor, Tensor]:
 
 
 class InPlaceCache:
-    """Buffers with room to spare. `max_width` bounds the tokens of any one row."""
+    """Buffers with room to spare, as far as `max_width` says that it may be needed."""
 
     refillable = True
 
-    def __init__(self, device: torch.device, max_width: int) -> None:
-        self.expected_rows = 0
-        self._max_width = max_width
+    def __init__(self, device: torch.device) -> None:
+        self.expected_rows = self.max_width = 0
         self._layers: list[_Layer] = []
         self._first: list[int] = []  # the column of each row's first token
         self._valid_RC = torch.zeros(
@@ -166,7 +166,7 @@ class InPlaceCache:
         if rows <= rows_now and width <= self.end < columns_now:
             return
         rows = max(rows, self.expected_rows)
-        columns = max(width + 1, min(width + max(_MARGIN, width // 2), self._max_width + _MARGIN))
+        columns = max(width + 1, min(width + max(_MARGIN, width // 2), self.max_width + _MARGIN))
         old_used, new_used = slice(self.start, self.end), slice(width - (self.end - self.start), width)
         for layer in self._layers:
             for kind, old in enumerate(layer.buffers):
@@ -191,7 +191,7 @@ class ConcatenatingCache:
     refillable = False
 
     def __init__(self, config: Any, device: torch.device) -> None:
-        self.expected_rows = 0
+        self.expected_rows = self.max_width = 0
         self._config, self._device = config, device
         self._cache = DynamicCache(config=config)
         self._valid_RC = torch.zeros(0, 0, dtype=torch.bool, device=device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -12,11 +13,12 @@ from torch import Tensor
 from align.errors import RolloutError
 from align.rollout.attention import grouped_attention
 from align.rollout.decoder import Decoder, Forward, Row
+from align.rollout.engine import completed, generate_by_steps
 from align.rollout.kv_cache import decode_cache
 from align.rollout.limits import room_for
 from align.rollout.noise import sample_key
 from align.rollout.stopping import StopRule, end_of_sequence_ids
-from align.types import Completion, Prompt, Sampling
+from align.types import Completion, Prompt, Request, Sampling, Written
 
 
 class TransformersEngine:
@@ -32,39 +34,60 @@ class TransformersEngine:
             raise ValueError(f"max_batch_sequences is {max_batch_sequences}, must be at least 1")
         self._model, self._tokenizer, self._max_rows = model, tokenizer, max_batch_sequences
         self._version = 0
-        self._closed = False
+        self._closed = self._training = False
+        self._decoders: dict[Sampling, Decoder] = {}  # by how they draw; the first one is next
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Completion]:
         """Yield `sampling.n` completions for each prompt, in the order in which they finish.
 
         Raises RolloutError for a prompt that is empty or leaves no room in the model's context, and for non-finite logits.
         """
+        return generate_by_steps(self, prompts, sampling)
+
+    def add(self, requests: Sequence[Request]) -> None:
         if self._closed:
             raise RolloutError("the rollout engine is closed", fix="make a new engine")
-        if not prompts or not sampling.n:
-            return
-        config, device = self._model.config.get_text_config(decoder=True), next(self._model.parameters()).device
-        groups = [self._rows(index, prompt, sampling, config) for index, prompt in enumerate(prompts)]
+        longest = getattr(self._config, "max_position_embeddings", None) or 2**31
+        groups: dict[tuple[Sampling, tuple[int, ...]], list[Row]] = {}
+        for request in requests:
+            place = replace(request.sampling, n=1, seed=0, max_tokens=1), request.context
+            groups.setdefault(place, []).append(_row(request, longest))
+        if groups and not self._decoders:
+            self._training = self._model.training
+            self._model.eval()
         # Neighbours of similar length waste little padding; the longest go first, so that what does not fit fails at once.
-        groups.sort(key=lambda rows: -len(rows[0].prompt_ids))
-        stop = StopRule(self._tokenizer, sampling, end_of_sequence_ids(self._model, self._tokenizer))
-        cache = decode_cache(config, device, max(len(rows[0].prompt_ids) + rows[0].limit for rows in groups))
-        decoder = Decoder(Forward(self._model), cache, groups, sampling, stop, self._max_rows, device)
-        training = self._model.training
-        self._model.eval()
+        for (sampling, _), rows in sorted(groups.items(), key=lambda item: -len(item[0][1])):
+            if sampling not in self._decoders:
+                self._decoders[sampling] = self._decoder(sampling)
+            self._decoders[sampling].add([rows])
+
+    def step(self) -> list[tuple[str, Completion]]:
+        if not self._decoders:
+            return []
+        sampling, decoder = next(iter(self._decoders.items()))
         try:
             with grouped_attention(self._model):
-                while decoder.busy:
-                    for row in decoder.fill() if decoder.wants_rows else decoder.step():
-                        yield self._completion(row, stop)
+                finished = decoder.fill() if decoder.wants_rows else decoder.step()
         except torch.OutOfMemoryError as error:
+            self.interrupt()
             raise RolloutError(
                 f"out of memory while decoding {self._max_rows} sequences: {error}",
                 place="rollout.max_batch_sequences",
                 fix=f"decode fewer sequences at a time, for example max_batch_sequences: {max(1, self._max_rows // 2)}",
             ) from error
-        finally:
-            self._model.train(training)
+        self._decoders[sampling] = self._decoders.pop(sampling)  # those who sample otherwise are next
+        self._forget_idle()
+        return [(row.request.name, self._completion(row, decoder.stop)) for row in finished]
+
+    def interrupt(self, names: Iterable[str] | None = None) -> list[Request]:
+        chosen = None if names is None else set(names)
+        dropped = [
+            row
+            for decoder in self._decoders.values()
+            for row in decoder.drop(lambda row: chosen is None or row.request.name in chosen)
+        ]
+        self._forget_idle()
+        return [replace(row.request, written=self._written(row)) if row.token_ids else row.request for row in dropped]
 
     @torch.no_grad()
     def next_logprobs(self, prompt: Prompt) -> Tensor:
@@ -72,7 +95,7 @@ class TransformersEngine:
 
         Raises RolloutError for a prompt that is empty or too long.
         """
-        self._rows(0, prompt, Sampling(max_tokens=1), self._model.config.get_text_config(decoder=True))
+        room_for(prompt, getattr(self._config, "max_position_embeddings", None) or 2**31)
         device, training = next(self._model.parameters()).device, self._model.training
         self._model.eval()
         try:
@@ -102,10 +125,12 @@ class TransformersEngine:
                 )
             if own[name].data_ptr() != tensor.data_ptr() or own[name].dtype != tensor.dtype:
                 copies.append((own[name], tensor))
+        running = self.interrupt()
         with torch.no_grad():
             for target, tensor in copies:
                 target.copy_(tensor)
         self._version = version
+        self.add(running)
 
     def sleep(self) -> None:
         """Hand cached device memory back; caches of keys and values live no longer than a call of `generate` anyway."""
@@ -116,32 +141,44 @@ class TransformersEngine:
         """Nothing was put away that has to come back."""
 
     def close(self) -> None:
+        self.interrupt()
         self._closed = True
 
-    def _rows(self, index: int, prompt: Prompt, sampling: Sampling, config: Any) -> list[Row]:
-        """The samples of one prompt, before their first token."""
-        room = room_for(prompt, getattr(config, "max_position_embeddings", None) or 2**31)
-        return [
-            Row(
-                prompt_index=index,
-                sample_index=sample,
-                prompt_ids=tuple(prompt.token_ids),
-                key=sample_key(sampling.seed, prompt.id, sample),
-                limit=min(sampling.max_tokens, room),
-                version=self._version,
-            )
-            for sample in range(sampling.n)
-        ]
+    @property
+    def _config(self) -> Any:
+        return self._model.config.get_text_config(decoder=True)
 
-    @staticmethod
-    def _completion(row: Row, stop: StopRule) -> Completion:
+    def _decoder(self, sampling: Sampling) -> Decoder:
+        device = next(self._model.parameters()).device
+        stop = StopRule(self._tokenizer, sampling, end_of_sequence_ids(self._model, self._tokenizer))
+        cache = decode_cache(self._config, device)
+        return Decoder(Forward(self._model), cache, sampling, stop, self._max_rows, device)
+
+    def _forget_idle(self) -> None:
+        """Keys and values of what is finished are not kept; an idle engine leaves the model in the mode it was in."""
+        busy = {sampling: decoder for sampling, decoder in self._decoders.items() if decoder.busy}
+        if self._decoders and not busy:
+            self._model.train(self._training)
+        self._decoders = busy
+
+    def _written(self, row: Row) -> Written:
+        before = row.request.written.versions if row.request.written else ()
+        versions = before + (self._version,) * (len(row.token_ids) - len(before))
+        return Written(token_ids=tuple(row.token_ids), logprobs=tuple(row.logprobs), versions=versions)
+
+    def _completion(self, row: Row, stop: StopRule) -> Completion:
         assert row.finish_reason is not None
-        return Completion(
-            prompt_index=row.prompt_index,
-            sample_index=row.sample_index,
-            token_ids=tuple(row.token_ids),
-            logprobs=tuple(row.logprobs),
-            text=stop.text(row.token_ids),
-            finish_reason=row.finish_reason,
-            weights_version=row.version,
-        )
+        return completed(row.request, self._written(row), stop.text(row.token_ids), row.finish_reason)
+
+
+def _row(request: Request, longest: int) -> Row:
+    limit = min(request.sampling.max_tokens, room_for(request.prompt, longest))
+    written = request.written
+    return Row(
+        request=request,
+        context=request.context,
+        key=sample_key(request.sampling.seed, request.prompt.id, request.sample_index),
+        limit=limit,
+        token_ids=list(written.token_ids) if written else [],
+        logprobs=list(written.logprobs) if written else [],
+    )

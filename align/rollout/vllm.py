@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,12 @@ from torch import Tensor
 
 from align.errors import RolloutError, first_line
 from align.rollout.buckets import Buckets
+from align.rollout.engine import completed, generate_by_steps
 from align.rollout.limits import room_for
 from align.rollout.noise import sample_key
 from align.rollout.stopping import StopRule, end_of_sequence_ids
 from align.rollout.vllm_version import FIX, vllm_trouble
-from align.types import Completion, Prompt, Sampling
+from align.types import Completion, FinishReason, Prompt, Request, Sampling, Written
 
 if TYPE_CHECKING:
     from align.recipe.schema import VLLM
@@ -53,7 +55,9 @@ class VLLMEngine:
         self._dtype: torch.dtype = getattr(torch, dtype)
         self._seconds = settings.publish_timeout
         self._version: int | None = None
-        self._calls = 0
+        self._asked = 0  # for log-probs
+        self._running: dict[str, tuple[Request, str]] = {}  # with vLLM's own name for it
+        self._stops: dict[tuple[tuple[str, ...], tuple[int, ...]], StopRule] = {}
         self._buckets = Buckets()
         self._folder = Path(tempfile.mkdtemp(prefix="align-vllm-"))
         try:
@@ -73,29 +77,36 @@ class VLLMEngine:
         Raises RolloutError before the first publish, for a prompt that is empty or leaves no room in the model's context, for
         non-finite log-probs, and where vLLM fails.
         """
+        return generate_by_steps(self, prompts, sampling)
+
+    def add(self, requests: Sequence[Request]) -> None:
         self._refuse_without_weights()
-        restricted = sampling.top_p < 1 or sampling.top_k or sampling.min_p
-        if restricted and not self._whole:
-            fix = "sample without top_p, top_k and min_p, or set rollout.engine: transformers"
-            raise RolloutError("this model runner of vLLM cannot report the whole distribution's log-probs", fix=fix)
-        stop = StopRule(self._tokenizer, sampling, self._eos_ids)
-        rooms = [min(sampling.max_tokens, room_for(prompt, self._longest)) for prompt in prompts]
-        self._calls += 1
-        waiting: dict[str, tuple[int, int]] = {}
-        try:
-            for index, (prompt, room) in enumerate(zip(prompts, rooms, strict=True)):
-                for sample in range(sampling.n):
-                    name = f"{self._calls}:{index}:{sample}"
-                    params = _params(sampling, stop, room, sample_key(sampling.seed, prompt.id, sample))
-                    self._engine.add_request(name, {"prompt_token_ids": list(prompt.token_ids)}, params)
-                    waiting[name] = (index, sample)
-            while waiting:
-                for output in self._step():
-                    if output.finished:
-                        yield self._completion(output.outputs[0], *waiting.pop(output.request_id), stop)
-        finally:
-            if waiting and self._version is not None:
-                self._engine.abort_request(list(waiting))
+        for sampling in {request.sampling for request in requests}:
+            if (sampling.top_p < 1 or sampling.top_k or sampling.min_p) and not self._whole:
+                fix = "sample without top_p, top_k and min_p, or set rollout.engine: transformers"
+                raise RolloutError("this model runner of vLLM cannot report the whole distribution's log-probs", fix=fix)
+        rooms = [min(request.sampling.max_tokens, room_for(request.prompt, self._longest)) for request in requests]
+        for request, room in zip(requests, rooms, strict=True):
+            written = len(request.written.token_ids) if request.written else 0
+            # A seed gives one stream of numbers: what goes on later needs another.
+            place = f"{request.prompt.id}@{written}" if written else request.prompt.id
+            key = sample_key(request.sampling.seed, place, request.sample_index)
+            params = _params(request.sampling, self._stop(request.sampling), room - written, key)
+            inner = self._engine.add_request(request.name, {"prompt_token_ids": list(request.context)}, params)
+            self._running[request.name] = (request, inner)
+
+    def step(self) -> list[tuple[str, Completion]]:
+        outputs = [output for output in self._step() if output.finished] if self._running else []
+        return [(output.request_id, self._completion(output)) for output in outputs]
+
+    def interrupt(self, names: Iterable[str] | None = None) -> list[Request]:
+        chosen = list(self._running) if names is None else [name for name in names if name in self._running]
+        stopped = [self._running.pop(name) for name in chosen]
+        if self._version is None:  # it has failed, and holds nothing any more
+            return []
+        partial = [self._written_so_far(request, inner) for request, inner in stopped]
+        self._engine.abort_request([inner for _, inner in stopped], internal=True)
+        return partial
 
     def next_logprobs(self, prompt: Prompt) -> Tensor:
         """logp_V: natural logs of what follows the prompt, at temperature 1 over the full vocabulary, in float32.
@@ -106,8 +117,10 @@ class VLLMEngine:
         self._refuse_without_weights()
         room_for(prompt, self._longest)
         params = _params(sampling, StopRule(self._tokenizer, sampling, self._eos_ids), 1, 0, logprobs=-1)
-        self._calls += 1
-        self._engine.add_request(str(self._calls), {"prompt_token_ids": list(prompt.token_ids)}, params)
+        self._asked += 1
+        self._engine.add_request(f"log-probs {self._asked}", {"prompt_token_ids": list(prompt.token_ids)}, params)
+        if self._running:
+            raise RolloutError("log-probs are asked for while samples are being written", fix="let the samples finish first")
         finished: list[Any] = []
         while not finished:
             finished = [output for output in self._step() if output.finished]
@@ -120,9 +133,10 @@ class VLLMEngine:
     def publish(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Take over all weights, in the Hugging Face names of the plain model, and confirm by checksum that they arrived.
 
-        Nothing is sampled meanwhile; cached prefixes of the old weights are dropped. Raises RolloutError, with the phase in which
-        it happened; the engine then answers nothing until a publish has succeeded.
+        What is being written goes on afterwards, its context computed anew; cached prefixes of old weights are dropped. Raises
+        RolloutError, with the phase in which it happened; the engine then answers nothing until a publish has succeeded.
         """
+        running = self.interrupt()
         self._version = None
         sent, phase = hashlib.sha256(), "beginning"
         try:
@@ -147,6 +161,7 @@ class VLLMEngine:
                 fix="after a timeout raise rollout.vllm.publish_timeout; for an unknown name see how vLLM loads the model",
             ) from error
         self._version = version
+        self.add(running)
 
     def weights_digests(self) -> list[str]:
         """A checksum of the weights in each worker, as vLLM holds them."""
@@ -190,22 +205,42 @@ class VLLMEngine:
         with _own_random_state():
             return self._engine.collective_rpc(method, timeout=self._seconds, args=arguments)
 
-    def _completion(self, output: Any, index: int, sample: int, stop: StopRule) -> Completion:
-        ids = tuple(output.token_ids)
-        logprobs = tuple(step[token].logprob for token, step in zip(ids, output.logprobs, strict=True))
-        if not all(number == number and number > float("-inf") for number in logprobs):
+    def _stop(self, sampling: Sampling) -> StopRule:
+        ends = (sampling.stop, sampling.stop_token_ids)
+        if ends not in self._stops:
+            self._stops[ends] = StopRule(self._tokenizer, sampling, self._eos_ids)
+        return self._stops[ends]
+
+    def _written_so_far(self, request: Request, inner: str) -> Request:
+        state = self._engine.output_processor.request_states.get(inner)
+        ids = state.detokenizer.output_token_ids if state else []
+        return replace(request, written=self._written(request, ids, state.logprobs_processor.logprobs)) if ids else request
+
+    def _written(self, request: Request, ids: Sequence[int], logprobs: Sequence[Any]) -> Written:
+        """What was written before, and `ids` after it."""
+        before = request.written or Written(token_ids=(), logprobs=(), versions=())
+        new = tuple(step[token].logprob for token, step in zip(ids, logprobs, strict=True))
+        if not all(number == number and number > float("-inf") for number in new):
             fix = "look for an overflow of the dtype; try model.dtype: float32"
-            raise RolloutError("vLLM sampled from log-probs that are not finite", place=f"prompt {index}", fix=fix)
+            raise RolloutError("vLLM sampled from log-probs that are not finite", place=request.prompt.id, fix=fix)
         assert self._version is not None
-        return Completion(
-            prompt_index=index,
-            sample_index=sample,
-            token_ids=ids,
-            logprobs=logprobs,
-            text=stop.text(ids),
-            finish_reason="stop" if output.finish_reason == "stop" else "length",
-            weights_version=self._version,
+        return Written(
+            token_ids=(*before.token_ids, *ids),
+            logprobs=(*before.logprobs, *new),
+            versions=before.versions + (self._version,) * len(ids),
         )
+
+    def _completion(self, output: Any) -> Completion:
+        request, _ = self._running.pop(output.request_id)
+        (answer,) = output.outputs
+        stop, written = self._stop(request.sampling), self._written(request, answer.token_ids, answer.logprobs)
+        reason: FinishReason = "stop" if answer.finish_reason == "stop" else "length"
+        if request.written and stop.strings:  # vLLM looks for them in what it has written itself
+            for length in range(len(request.written.token_ids) + 1, len(written.token_ids) + 1):
+                if stop.ends(written.token_ids[:length]):
+                    written, reason = written.cut(length), "stop"
+                    break
+        return completed(request, written, stop.text(written.token_ids), reason)
 
 
 def _start(folder: Path, settings: VLLM, dtype: str, max_batch_sequences: int) -> Any:

@@ -11,6 +11,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from align.errors import RolloutError
+from align.rollout.engine import requests_for
 from align.rollout.kv_cache import InPlaceCache
 from align.rollout.transformers import TransformersEngine
 from align.types import Prompt, Sampling
@@ -195,7 +196,9 @@ def test_publish_refuses_unknown_names_and_shapes_before_it_copies_anything(kit,
 def test_the_training_mode_comes_back_also_when_the_caller_stops_early(kit, tokenizer):
     model = kit.model()
     model.train()
-    stream: Any = TransformersEngine(model, tokenizer).generate(kit.prompts((4, 5)), Sampling(n=4, max_tokens=10))
+    stream: Any = TransformersEngine(model, tokenizer).generate(
+        kit.prompts((4, 5)), Sampling(n=4, max_tokens=100, stop_token_ids=OFTEN)
+    )
     next(stream)
     assert not model.training
     assert torch.is_grad_enabled()
@@ -262,3 +265,70 @@ def test_the_cache_is_freed_as_soon_as_the_last_sample_is_written(kit, model, to
         assert not [thing for thing in gc.get_objects() if type(thing) in (InPlaceCache, DynamicCache, DynamicLayer)]
     finally:
         gc.enable()
+
+
+def test_requests_join_and_leave_at_any_time_and_their_draws_stay_the_same(kit, model, tokenizer):
+    """Added in two lots, interrupted twice and added again elsewhere: every sample is the one of an undisturbed call."""
+    prompts, sampling = kit.prompts(LENGTHS), Sampling(n=3, max_tokens=40, stop_token_ids=OFTEN, seed=1)
+    undisturbed = kit.by_sample(TransformersEngine(model, tokenizer).generate(prompts, sampling))
+    engine, requests = TransformersEngine(model, tokenizer, max_batch_sequences=4), requests_for(prompts, sampling)
+    finished = {}
+    engine.add(requests[:8])
+    for _ in range(9):
+        finished.update(engine.step())
+    engine.add(requests[8:])
+    for _ in range(7):
+        finished.update(engine.step())
+    some = [request.name for request in requests if request.name not in finished][::2]
+    moved = engine.interrupt(some)
+    assert {request.name for request in moved} == set(some)
+    assert any(request.written for request in moved)
+    other = TransformersEngine(model, tokenizer)
+    other.add(moved)
+    for one in (engine, other):
+        while one._decoders:
+            finished.update(one.step())
+    assert len(finished) == len(requests)
+    for completion in finished.values():
+        same = undisturbed[completion.prompt_index, completion.sample_index]
+        assert completion.token_ids == same.token_ids
+        assert completion.finish_reason == same.finish_reason
+        assert completion.logprobs == pytest.approx(same.logprobs, abs=1e-5)
+
+
+def test_weights_that_change_in_flight_are_those_of_the_tokens_drawn_after(kit, tokenizer):
+    """Each token's log-prob is that of the model with the weights of its version, given everything before it."""
+    first, second = kit.model(seed=0), kit.model(seed=1)
+    engine, prompts = TransformersEngine(kit.model(seed=0), tokenizer), kit.prompts((5, 9))
+    engine.publish(first.state_dict().items(), version=3)
+    engine.add(requests_for(prompts, Sampling(n=3, max_tokens=24, stop_token_ids=(7,), seed=2)))
+    finished = [completion for _ in range(10) for _, completion in engine.step()]
+    engine.publish(second.state_dict().items(), version=4)
+    while engine._decoders:
+        finished += [completion for _, completion in engine.step()]
+    assert len(finished) == 6
+    for completion in finished:
+        assert completion.weights_version == 3
+        for version, model in ((3, first), (4, second)):
+            expected = kit.full_logprobs(model, prompts[completion.prompt_index], completion)
+            for place, own in enumerate(completion.token_versions or (3,) * len(completion.token_ids)):
+                if own == version:
+                    assert completion.logprobs[place] == pytest.approx(expected[place].item(), abs=1e-5)
+    assert {versions[0] for completion in finished if (versions := completion.token_versions)} == {3}
+    assert any(completion.token_versions[-1:] == (4,) for completion in finished)
+
+
+def test_samples_that_are_drawn_otherwise_are_written_side_by_side(kit, model, tokenizer):
+    """A greedy call and a hot one at once: each gives what it gives alone."""
+    prompts, engine = kit.prompts((5, 9)), TransformersEngine(model, tokenizer)
+    kinds = [Sampling(n=2, max_tokens=12, temperature=0.0), Sampling(n=2, max_tokens=12, temperature=1.3, seed=4)]
+    alone = [kit.by_sample(TransformersEngine(model, tokenizer).generate(prompts, kind)) for kind in kinds]
+    lots = [requests_for(prompts, kind) for kind in kinds]
+    for lot in lots:
+        engine.add(lot)
+    finished = {}
+    while engine._decoders:
+        finished.update(engine.step())
+    for expected, lot in zip(alone, lots, strict=True):
+        for completion in (finished[request.name] for request in lot):
+            assert completion.token_ids == expected[completion.prompt_index, completion.sample_index].token_ids

@@ -13,6 +13,12 @@ from align.rollout.kv_cache import Block, InPlaceCache
 HEADS, SIZE, LAYERS = 2, 3, 2
 
 
+def cache_of(max_width):
+    cache = InPlaceCache(torch.device("cpu"))
+    cache.max_width = max_width
+    return cache
+
+
 def make_block(lengths):
     """Prompts with random keys and values, left-padded, and the rows that a reference would hold."""
     past, width = DynamicCache(), max(lengths)
@@ -58,7 +64,7 @@ def poisoned(monkeypatch):
 def test_random_histories(poisoned, seed):
     rng = random.Random(seed)
     torch.manual_seed(seed)
-    cache, limit = InPlaceCache(torch.device("cpu"), max_width=200), 12
+    cache, limit = cache_of(200), 12
     reference: list[Any] = []
     for _ in range(120):
         free = limit - len(reference)
@@ -77,7 +83,7 @@ def test_random_histories(poisoned, seed):
 
 
 def test_only_rows_behind_the_holes_are_moved():
-    cache = InPlaceCache(torch.device("cpu"), max_width=20)
+    cache = cache_of(20)
     block, _ = make_block([3])
     cache.place(block, [0] * 6)
     assert cache.remove([1, 4]) == [0, 5, 2, 3]
@@ -85,7 +91,7 @@ def test_only_rows_behind_the_holes_are_moved():
 
 
 def test_columns_that_only_padding_needs_are_trimmed():
-    cache = InPlaceCache(torch.device("cpu"), max_width=60)
+    cache = cache_of(60)
     block, rows = make_block([40, 4])
     cache.place(block, [0, 1])
     assert cache.mask().shape == (2, 41)
@@ -95,7 +101,7 @@ def test_columns_that_only_padding_needs_are_trimmed():
 
 
 def test_a_buffer_grows_by_a_share_and_shrinks_to_the_rows_that_are_left():
-    cache = InPlaceCache(torch.device("cpu"), max_width=1000)
+    cache = cache_of(1000)
     block, rows = make_block([10])
     cache.expected_rows = 8
     cache.place(block, [0] * 8)

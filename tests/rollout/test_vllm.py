@@ -6,6 +6,7 @@ import collections
 import importlib.util
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ import torch
 from align.errors import RolloutError
 from align.learner.plain import plain_weights
 from align.recipe.schema import VLLM
+from align.rollout.engine import requests_for
 from align.rollout.transformers import TransformersEngine
-from align.types import Sampling
+from align.types import Sampling, Written
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 SETTINGS = VLLM(kv_cache_gib=0.06, max_model_len=256)
@@ -191,6 +193,47 @@ def test_a_publish_that_fails_names_its_phase_and_stops_the_engine(kit, model, s
     assert completion.weights_version == 10
     expected = kit.full_logprobs(other, prompts[0], completion)
     torch.testing.assert_close(torch.tensor(completion.logprobs).double(), expected, atol=1e-4, rtol=0)
+
+
+def test_weights_that_change_in_flight_are_those_of_the_tokens_drawn_after(kit, model, engine):
+    other, prompts = kit.model(seed=5, **WIDE), kit.prompts((5, 130))
+    engine.add(requests_for(prompts, Sampling(n=3, max_tokens=24, stop_token_ids=(7,), seed=2)))
+    finished = [completion for _ in range(10) for _, completion in engine.step()]
+    engine.publish(plain_weights(other), version=2)
+    while engine._running:
+        finished += [completion for _, completion in engine.step()]
+    assert len(finished) == 6
+    for completion in finished:
+        assert len(completion.token_ids) == len(completion.logprobs) == 24 or completion.finish_reason == "stop"
+        for version, one in ((1, model), (2, other)):
+            expected = kit.full_logprobs(one, prompts[completion.prompt_index], completion)
+            for place, own in enumerate(completion.token_versions or (1,) * len(completion.token_ids)):
+                if own == version:
+                    assert completion.logprobs[place] == pytest.approx(expected[place].item(), abs=1e-4)
+    assert any(completion.token_versions[-1:] == (2,) for completion in finished)
+
+
+def test_a_stop_string_that_an_interruption_cut_in_two_ends_the_sample(kit, engine):
+    (prompt,) = kit.prompts((5,))
+    (whole,) = engine.generate([prompt], Sampling(max_tokens=30, seed=5))
+
+    def resumed(length, stop=()):
+        written = Written(token_ids=whole.token_ids, logprobs=whole.logprobs, versions=(1,) * 30).cut(length)
+        (request,) = requests_for([prompt], Sampling(max_tokens=30, seed=5, stop=stop))
+        engine.add([replace(request, written=written)])
+        finished = []
+        while engine._running:
+            finished += engine.step()
+        return finished[0][1]
+
+    length = next(n for n in range(2, 29) if all("!" <= chr(token) <= "~" for token in resumed(n).token_ids[n - 1 : n + 1]))
+    unstopped = resumed(length)
+    assert len(unstopped.token_ids) == 30
+    across = "".join(map(chr, unstopped.token_ids[length - 1 : length + 1]))
+    stopped = resumed(length, (across,))
+    assert stopped.finish_reason == "stop"
+    assert stopped.token_ids == unstopped.token_ids[: length + 1]
+    assert len(stopped.logprobs) == length + 1
 
 
 def test_unusable_prompts_are_errors(kit, engine):

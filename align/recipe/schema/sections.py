@@ -153,10 +153,12 @@ class Rollout(Section):
     vllm: VLLM = VLLM()
     mode: Literal["sync", "overlap", "async"] = Field(
         "sync",
-        description="When rollouts are sampled: sync: before each step, from the newest weights; overlap: the next step's while this one "
-        "trains; async: all the time, up to max_staleness steps ahead, weights change in flight",
+        description="When rollouts are sampled. sync: before each step, from the newest weights; overlap: the next step's while this "
+        "step trains; async: all the time, up to max_staleness steps ahead, weights change in flight",
     )
-    max_staleness: Positive = Field(2, description="Of mode async: steps between the weights a sample began with and those it trains")
+    max_staleness: Positive = Field(
+        2, description="Of mode async: steps between the weights a sample began with and those it trains"
+    )
     num_generations: Positive = 8
     max_completion_length: Positive = 256
     temperature: NonNegative = 1.0
@@ -264,10 +266,12 @@ class Launch(Section):
         0, description="Processes of their own that judge (Ray actors with on: ray); 0: judged where the first learner is"
     )
     placement: Literal["separate", "colocated"] = Field(
-        "separate", description="Of ray: whether engines have GPUs of their own, or share those of the learners and sleep meanwhile"
+        "separate",
+        description="Of ray: whether engines have GPUs of their own, or share those of the learners and sleep meanwhile",
     )
     address: str | None = Field(
-        None, description="Of ray: the cluster, HOST:PORT or auto; default: the one that is running here, or a new one of this machine"
+        None,
+        description="Of ray: the cluster, HOST:PORT or auto; default: the one that is running here, or a new one of this machine",
     )
     restarts: Annotated[int, Field(ge=0)] = Field(
         2, description="How often a run whose process was killed goes on from its last checkpoint by itself"
