@@ -52,6 +52,10 @@ class RolloutError(AlignError):
     exit_code = 6
 
 
+class EngineLostError(RolloutError):
+    """The process of a rollout engine ended, or answers no more."""
+
+
 class RewardError(AlignError):
     """A reward is broken, or fails more often than its budget allows."""
 

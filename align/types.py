@@ -67,6 +67,11 @@ class Completion:
     weights_version: int = 0  # of the weights that its first token was drawn with
     token_versions: tuple[int, ...] = ()  # of each token, where weights changed while it was written; else empty
 
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """versions_T: of the weights that each token was drawn with."""
+        return self.token_versions or (self.weights_version,) * len(self.token_ids)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from random import Random
@@ -11,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from align.errors import DataError
 
 T = TypeVar("T")
+Place = tuple[int, int]  # the source, and how many items it had given before
 
 
 class Cursor(Generic[T]):
@@ -21,7 +24,8 @@ class Cursor(Generic[T]):
     batch smaller than that never holds an item twice. The next draw goes to the source that is furthest behind its share,
     which keeps every source within one draw of its exact proportion where there are two, and close to it where there are more.
 
-    What comes next depends on the seed and on how many items each source has given, so these few numbers are the state.
+    What comes next depends on the seed and on how many items each source has given, so these few numbers are the state, and with
+    them what was lent and not used. Several threads may draw.
     """
 
     def __init__(self, by_source: Sequence[Sequence[T]], weights: Sequence[float], *, seed: int, shuffle: bool = True) -> None:
@@ -33,17 +37,29 @@ class Cursor(Generic[T]):
         self._shares = [weight / sum(weights) for weight in weights]
         self._seed, self._shuffle = seed, shuffle
         self._given = [0] * len(by_source)
+        self._returned: deque[Place] = deque()  # drawn, and never used: to be given before anything else
+        self._lent: dict[int, list[Place]] = {}
+        self._lock = threading.Lock()
         self._orders: list[tuple[int, list[int]]] = [(-1, [])] * len(by_source)  # the order of each source's current epoch
 
-    def draw(self, n: int) -> list[T]:
-        """The next `n` items."""
-        return [self._next() for _ in range(n)]
+    def draw(self, n: int, *, lent_to: int | None = None) -> list[T]:
+        """The next `n` items. Those that are lent, under a number, count as used once that number is settled."""
+        with self._lock:
+            places = [self._returned.popleft() if self._returned else self._next() for _ in range(n)]
+            if lent_to is not None:
+                self._lent.setdefault(lent_to, []).extend(places)
+            return [self._item(place) for place in places]
+
+    def settle(self, lent_to: int) -> None:
+        """What was lent under this number has been used."""
+        with self._lock:
+            self._lent.pop(lent_to, None)
 
     def ahead(self, n: int) -> list[T]:
         """The different items among the next `n`, in the order in which they will come; nothing is drawn."""
-        given = list(self._given)
+        given, returned = list(self._given), deque(self._returned)
         upcoming = {id(item): item for item in self.draw(n)}
-        self._given = given
+        self._given, self._returned = given, returned
         return list(upcoming.values())
 
     @property
@@ -52,6 +68,10 @@ class Cursor(Generic[T]):
         return sum(self._given) / sum(map(len, self._by_source))
 
     def state_dict(self) -> dict[str, Any]:
+        """Of what is lent and not settled the state says that it was returned: who continues from it is given it again."""
+        with self._lock:
+            lent = [place for _, places in sorted(self._lent.items()) for place in places]
+            returned = [list(place) for place in (*lent, *self._returned)]
         return {
             "seed": self._seed,
             "shuffle": self._shuffle,
@@ -59,12 +79,13 @@ class Cursor(Generic[T]):
             "shares": list(self._shares),
             "contents": self._contents,
             "given": list(self._given),
+            "returned": returned,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where the state was taken. Raises DataError where the data, the weights or the seed are others."""
         own = self.state_dict()
-        changed = [key for key in own if key != "given" and state.get(key) != own[key]]
+        changed = [key for key in own if key not in ("given", "returned") and state.get(key) != own[key]]
         if changed:
             key = changed[0]
             raise DataError(
@@ -73,21 +94,27 @@ class Cursor(Generic[T]):
                 fix="continue with the data and the seed of the run, or start a new run",
             )
         self._given = list(state["given"])
+        self._returned = deque((source, number) for source, number in state.get("returned", ()))
+        self._lent = {}
 
     @cached_property
     def _contents(self) -> list[str]:
         """A hash of each source's items: rows that were edited between two starts of a run are noticed."""
         return [hashlib.sha256("".join(map(_content, items)).encode("utf-8", "replace")).hexdigest() for items in self._by_source]
 
-    def _next(self) -> T:
+    def _next(self) -> Place:
         drawn = sum(self._given) + 1
         behind = [share * drawn - given for share, given in zip(self._shares, self._given, strict=True)]
         source = behind.index(max(behind))
+        self._given[source] += 1
+        return source, self._given[source] - 1
+
+    def _item(self, place: Place) -> T:
+        source, number = place
         items = self._by_source[source]
-        epoch, position = divmod(self._given[source], len(items))
+        epoch, position = divmod(number, len(items))
         if self._orders[source][0] != epoch:
             self._orders[source] = (epoch, self._order(source, epoch))
-        self._given[source] += 1
         return items[self._orders[source][1][position]]
 
     def _order(self, source: int, epoch: int) -> list[int]:

@@ -19,7 +19,7 @@ from align.rewards.verdict import STATUSES, Verdict
 from align.types import Rollout, Scored
 
 if TYPE_CHECKING:
-    from align.rollout.turns import TakingTurns
+    from align.rollout.engine import SharedEngine
 
 _JUDGED_FROM = 64  # verdicts: a share of fewer than these says little, so the budget never counts in less
 
@@ -116,7 +116,7 @@ class RewardStack:
         """Multipliers of limits that the recipe no longer has are dropped; new ones start where it says."""
         self._multipliers |= {name: value for name, value in state["multipliers"].items() if name in self._multipliers}
 
-    def attach(self, engine: TakingTurns, tokenizer: Any) -> None:
+    def attach(self, engine: SharedEngine, tokenizer: Any) -> None:
         """Hand the run's engine to the rewards that judge with it: those that have an `attach` of their own."""
         for reward in self._rewards.values():
             if (attach := getattr(reward, "attach", None)) is not None:

@@ -16,6 +16,7 @@ from align.learner.frozen import FrozenPolicy
 from align.learner.packing import Batch, pack_rollouts
 from align.loops.boundaries import ends_in_tokens, sentence_ends
 from align.loops.rollouts import Harvest, shaped_rewards
+from align.loops.sampler_check import parity_due
 from align.loops.site import Site
 from align.rewards.names import reward_name
 from align.rollout.parity import check_parity, parity
@@ -58,8 +59,8 @@ def with_logprobs(
 
     With one optimizer step per batch the policy before it is the policy itself: the update's own forward pass gives `old_N`.
     """
-    train, every = recipe.train, recipe.rollout.parity_every
-    check = (step == 1 or bool(every and step % every == 0)) and bool(batch.mask_N.any())
+    train, own = recipe.train, recipe.rollout.mode == "sync" or step == 1  # whether samples are of the present weights
+    check = own and parity_due(recipe, step) and bool(batch.mask_N.any())
     several = train.epochs * train.minibatches > 1
     old_N = entropy_N = None
     if "entropy" in method.needs:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from align.learner.packing import pack_rollouts
 from align.learner.preference_batch import PreferenceBatch, sequence_sums
+from align.loops.harvests import Phase, open_harvests
 from align.loops.online_pairs import Drawn, crossed_pairs, demonstrated_pairs, ranked_pairs, rankings
 from align.loops.preference_loss import PreferenceLoss, recipe_terms
 from align.loops.preflight import Rows
 from align.loops.rollouts import rollout_sampling, step_seed
+from align.loops.sampler_check import compare_sampler, parity_due, probe_sampler
 from align.loops.session import Session
 from align.loops.site import Site, open_site
 from align.recipe.preference import is_judged, needs_reference, row_kind, sees_whole_step, uses
 from align.rewards.compose import reward_metrics
 from align.rollout.groups import sample_groups, scored_groups
-from align.rollout.parity import check_parity, parity
 from align.rollout.transformers import TransformersEngine
+from align.rollout.turns import TakingTurns
 from align.run.metrics import rollout_metrics
 from align.types import Group, PreferencePair, Prompt, Rollout, Sampling, Scored, Update
 
@@ -37,13 +38,15 @@ def train_online(resolved: Resolved, rows: Rows, how: Mapping[str, bool]) -> dic
     with (
         Session(resolved, **how) as session,
         open_site(recipe, rows, session.console, _learner_options(recipe)) as site,
+        ExitStack() as stack,
     ):
         rewards = site.scorer.stack
         session.begin(site, {"cursor": site.cursor, "rewards": rewards})
-        site.publish(session.step)
+        harvests = stack.enter_context(open_harvests(session, site, recipe.rollout, partial(draw, recipe, site)))
+        harvests.publish(session.step)
         for step in session.steps():
-            drawn = session.agreed(partial(draw, session, site, recipe, step))
-            compared = _check_sampler(site, drawn.groups, recipe, step)
+            drawn = session.agreed(partial(harvests.take, step))
+            compared = _check_sampler(session, site, drawn, recipe, step)
             updates: list[Update] = []
             if drawn.items:
                 with session.phase("logprobs"):
@@ -54,49 +57,48 @@ def train_online(resolved: Resolved, rows: Rows, how: Mapping[str, bool]) -> dic
             if every and step % every == 0:
                 site.learner.move_reference(1.0)
             with session.phase("publish"):
-                site.publish(step)
+                harvests.publish(step)
             session.write_rollouts(step, drawn.sampled, drawn.choices())
             judged = [sample for group in drawn.sampled for sample in group.samples]
-            metrics = {**_metrics(drawn, updates, recipe), **compared, **rewards.after_step(judged)}
+            metrics = {**_metrics(drawn, updates, recipe), **compared, **rewards.after_step(judged), **harvests.metrics()}
             session.end_step(step, metrics, tokens=_tokens(drawn.sampled), groups=drawn.groups)
         return session.finish()
 
 
-def draw(session: Session, site: Site, recipe: OnlinePreferenceRecipe, step: int) -> Drawn:
+def draw(recipe: OnlinePreferenceRecipe, site: Site, step: int, phase: Phase) -> Drawn:
     """What a step trains on: pairs or lists of judged samples, or stored ones and samples beside them."""
-    items = site.cursor.draw(recipe.train.prompts_per_step)
+    items = site.cursor.draw(recipe.train.prompts_per_step, lent_to=step)
     sampling = rollout_sampling(recipe, step_seed(recipe, step, "rollout"))
     if uses(recipe.algorithm, "hypo"):
-        groups = _unjudged(session, site, [_prompt(pair) for pair in items], sampling)
+        groups = _unjudged(site, [_prompt(pair) for pair in items], sampling, phase)
         samples = [(number, sample) for number, group in enumerate(groups) for sample in group.samples]
         alone = [(number, (items[number].prompt_ids, sample.rollout.completion.token_ids)) for number, sample in samples]
         return Drawn(groups=groups, items=list(items), alone=alone)
     if uses(recipe.algorithm, "xpo"):
         half = replace(sampling, n=sampling.n // 2)
-        own = _sample(session, site, items, half)
+        own = _sample(site, items, half, phase)
         with _reference_engine(site) as engine:
-            other = _sample(
-                session, replace(site, engine=engine), items, replace(half, seed=step_seed(recipe, step, "reference"))
-            )
+            theirs = replace(half, seed=step_seed(recipe, step, "reference"))
+            other = _sample(replace(site, engine=engine), items, theirs, phase)
         pairs, by_reference = crossed_pairs(own, other, recipe.online)
         return Drawn(groups=own, reference=other, items=list(pairs), by_reference=by_reference)
-    groups = _sample(session, site, items, sampling)
+    groups = _sample(site, items, sampling, phase)
     if row_kind(recipe.algorithm) == "ranking":
         return Drawn(groups=groups, items=list(rankings(groups)))
     found = demonstrated_pairs(groups) if recipe.online.pairs == "demonstrated" else ranked_pairs(groups, recipe.online)
     return Drawn(groups=groups, items=list(found))
 
 
-def _sample(session: Session, site: Site, prompts: Sequence[Prompt], sampling: Sampling) -> list[Group]:
-    with session.phase("generate"):
+def _sample(site: Site, prompts: Sequence[Prompt], sampling: Sampling, phase: Phase) -> list[Group]:
+    with phase("generate"):
         pending = sample_groups(site.engine, site.scorer, prompts, sampling)
-    with session.phase("score"):
+    with phase("score"):
         return scored_groups(pending)
 
 
-def _unjudged(session: Session, site: Site, prompts: Sequence[Prompt], sampling: Sampling) -> list[Group]:
+def _unjudged(site: Site, prompts: Sequence[Prompt], sampling: Sampling, phase: Phase) -> list[Group]:
     """The prompts of stored pairs bring no reference answer: a reward that is there for the evaluation could not judge them."""
-    with session.phase("generate"):
+    with phase("generate"):
         return scored_groups(sample_groups(site.engine, _Unjudged(), prompts, sampling))
 
 
@@ -115,11 +117,11 @@ def _prompt(pair: PreferencePair) -> Prompt:
 
 
 @contextmanager
-def _reference_engine(site: Site) -> Iterator[TransformersEngine]:
+def _reference_engine(site: Site) -> Iterator[TakingTurns]:
     """Samples from the reference: the frozen copy, or the model without its adapter."""
     learner = site.learner
     model = learner.model if learner.reference is None else learner.reference.module.causal_lm
-    engine = TransformersEngine(model, site.tokenizer)
+    engine = TakingTurns(TransformersEngine(model, site.tokenizer))
     with learner.model.disable_adapter() if learner.reference is None else nullcontext():
         yield engine
     engine.close()
@@ -156,17 +158,14 @@ def _margin_scale(recipe: OnlinePreferenceRecipe) -> float | None:
     return 1.0 if scale is None and uses(recipe.algorithm, "rebel") and is_judged(recipe) else scale
 
 
-def _check_sampler(site: Site, groups: Sequence[Group], recipe: OnlinePreferenceRecipe, step: int) -> dict[str, float]:
+def _check_sampler(session: Session, site: Site, drawn: Drawn, recipe: OnlinePreferenceRecipe, step: int) -> dict[str, float]:
     """Compare sampler and trainer where that is due. Raises RolloutError where they disagree."""
-    every = recipe.rollout.parity_every
-    if step > 1 and not (every and step % every == 0):
+    if recipe.rollout.mode != "sync" and step > 1:
+        return probe_sampler(session, site, recipe, [group.prompt for group in drawn.groups], step)
+    if not parity_due(recipe, step):
         return {}
-    rollouts = [sample.rollout for group in groups for sample in group.samples]
-    batch = pack_rollouts(rollouts, range(len(rollouts)))
-    assert batch.sampler_N is not None
-    report = parity(batch.sampler_N[batch.mask_N], site.learner.logprobs(batch)[batch.mask_N])
-    check_parity(report, recipe.rollout.parity_tolerance)
-    return report.metrics()
+    rollouts = [sample.rollout for group in drawn.groups for sample in group.samples]
+    return compare_sampler(site, rollouts, recipe.rollout.parity_tolerance)
 
 
 def _metrics(drawn: Drawn, updates: Sequence[Update], recipe: OnlinePreferenceRecipe) -> dict[str, Any]:

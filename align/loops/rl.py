@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from align.algorithms.kl import FixedKL
 from align.algorithms.methods import Method
 from align.loops.batches import credited, pack, reward_kl, signals, with_logprobs
+from align.loops.harvests import open_harvests
 from align.loops.optimize import optimize
 from align.loops.preflight import Rows, preflight
 from align.loops.rollouts import collect, shaped_rewards
+from align.loops.sampler_check import probe_sampler
 from align.loops.session import Session, Stateful
 from align.loops.site import Site, open_site
 from align.loops.step_metrics import count_tokens, mean_advantages, step_metrics
@@ -38,19 +41,22 @@ def train(
     with (
         Session(resolved, **how) as session,
         open_site(recipe, rows, session.console, _learner_options(recipe, method)) as site,
+        ExitStack() as stack,
     ):
         method = with_vocabulary(method, site.learner.model)
         teacher, critic = open_teacher(recipe, site), open_critic(recipe, method, site)
         rewards, monitor = site.scorer.stack, RewardMonitor(recipe.monitor)
         parts: dict[str, Stateful] = {"cursor": site.cursor, "kl": kl, "entropy": entropy, "rewards": rewards, "monitor": monitor}
         session.begin(site, parts, models={"critic": critic} if critic else {}, method=method.describe())
-        site.publish(session.step)
+        harvests = stack.enter_context(open_harvests(session, site, recipe.rollout, partial(collect, recipe, site, method)))
+        harvests.publish(session.step)
         for step in session.steps():
-            harvest = session.agreed(partial(collect, session, site, method, step))
+            harvest = session.agreed(partial(harvests.take, step))
             rewards_PG = shaped_rewards(harvest.groups, recipe, method)
             batch = pack(harvest.groups, rewards_PG, method, site.tokenizer)
             with session.phase("logprobs"):
                 batch, compared = with_logprobs(batch, site, recipe, method, step, teacher)
+                compared |= probe_sampler(session, site, recipe, [group.prompt for group in harvest.groups], step)
                 batch = batch if critic is None else batch.replace(value_N=critic.values(batch))
             known = signals(harvest, batch, site, recipe, method)
             credit = method.credit(rewards_PG, reward_kl(batch, method), batch.segment_N, batch.mask_N, beta=kl.beta, **known)
@@ -60,9 +66,9 @@ def train(
                 updates = optimize(site.learner, batch, method, recipe, step, critic=critic, **coefficients)
             _move_reference(site, method, step)
             with session.phase("publish"):
-                site.publish(step)
+                harvests.publish(step)
             metrics = step_metrics(harvest, rewards_PG, batch, updates, method, step=step, beta=kl.beta) | compared
-            metrics |= {"beta": kl.beta, "entropy_coefficient": entropy.coefficient}
+            metrics |= {"beta": kl.beta, "entropy_coefficient": entropy.coefficient, **harvests.metrics()}
             if metrics["skipped"] < len(updates.policy) and math.isfinite(metrics.get("kl", 0.0)):
                 kl.update(metrics.get("kl", 0.0), samples=batch.size)
                 if math.isfinite(metrics["entropy"]):

@@ -14,7 +14,7 @@ from torch import Tensor
 from align.algorithms.methods import Method
 from align.algorithms.sample_choice import choose_samples, most_varied
 from align.algorithms.shaping import informative_groups, soft_overlong_penalty
-from align.loops.session import Session
+from align.loops.harvests import Phase
 from align.loops.site import Site
 from align.rollout.groups import sample_groups, scored_groups
 from align.types import Completion, Group, Prompt, Rollout, Sampling, Scored
@@ -52,21 +52,20 @@ class Harvest:
         return [sample for group in self.groups for sample in group.samples if sample.rollout.demonstrated]
 
 
-def collect(session: Session, site: Site, method: Method, step: int) -> Harvest:
-    """Sample and judge what a step trains on.
+def collect(recipe: RLRecipe, site: Site, method: Method, step: int, phase: Phase) -> Harvest:
+    """Sample and judge what a step trains on; its prompts are lent to it by the cursor.
 
     With oversampling more prompts are drawn than are trained on, and those whose rewards differ most are kept. With dynamic
     sampling (DAPO, Yu et al. 2025, eq. 11) groups whose rewards are all equal are replaced by new prompts, for at most
     `max_resamples` rounds; when none is left over the last round's groups are trained on as they are. Of each group, then,
     `train_on` takes the samples that are worth it.
     """
-    recipe: RLRecipe = session.recipe  # type: ignore[assignment]
     wanted, factor = recipe.train.prompts_per_step, recipe.algorithm.oversample or 1.0
     kept: list[Group] = []
     drawn: list[Group] = []
     for attempt in range(1 + (method.max_resamples if method.dynamic_sampling else 0)):
-        prompts = site.cursor.draw(math.ceil(factor * (wanted - len(kept))))
-        groups = _answered(session, site, prompts, rollout_sampling(recipe, step_seed(recipe, step, f"rollout {attempt}")))
+        prompts = site.cursor.draw(math.ceil(factor * (wanted - len(kept))), lent_to=step)
+        groups = _answered(site, prompts, rollout_sampling(recipe, step_seed(recipe, step, f"rollout {attempt}")), phase)
         drawn += groups
         useful = _informative(groups) if method.dynamic_sampling else groups
         kept += _most_telling(useful, wanted - len(kept))
@@ -79,16 +78,16 @@ def collect(session: Session, site: Site, method: Method, step: int) -> Harvest:
         groups=trained,
         sampled=[_without_demonstrations(group) for group in drawn],
         unused=[group for group in drawn if id(group) not in taken] + rests,
-        greedy=_greedy(session, site, trained, recipe) if "greedy" in method.needs else [],
+        greedy=_greedy(site, trained, recipe, phase) if "greedy" in method.needs else [],
     )
 
 
-def _answered(session: Session, site: Site, prompts: Sequence[Prompt], sampling: Sampling) -> list[Group]:
+def _answered(site: Site, prompts: Sequence[Prompt], sampling: Sampling, phase: Phase) -> list[Group]:
     """The judged samples of each prompt, and after them its demonstration, where the data was read with one."""
-    with session.phase("generate"):
+    with phase("generate"):
         shown = [site.scorer.submit([_demonstrated(prompt, site, sampling.n)]) for prompt in prompts if prompt.demonstration]
         pending = sample_groups(site.engine, site.scorer, prompts, sampling)
-    with session.phase("score"):
+    with phase("score"):
         groups = scored_groups(pending)
         if not shown:
             return groups
@@ -143,12 +142,12 @@ def _chosen(groups: Sequence[Group], recipe: RLRecipe, step: int) -> tuple[list[
     return trained, [rest for rest in rests if rest.samples]
 
 
-def _greedy(session: Session, site: Site, groups: Sequence[Group], recipe: RLRecipe) -> list[Group]:
+def _greedy(site: Site, groups: Sequence[Group], recipe: RLRecipe, phase: Phase) -> list[Group]:
     """What the policy answers without chance (ReMax), as one sample more of each group."""
     sampling = replace(rollout_sampling(recipe, 0), n=1, temperature=0.0)
-    with session.phase("generate"):
+    with phase("generate"):
         pending = sample_groups(site.engine, site.scorer, [group.prompt for group in groups], sampling)
-    with session.phase("score"):
+    with phase("score"):
         return [_numbered(group, recipe.rollout.num_generations + 1) for group in scored_groups(pending)]
 
 

@@ -198,7 +198,8 @@ class Session:
             return
         evaluation = self.recipe.evaluate
         assert isinstance(evaluation, Evaluation)
-        self._site.publish(self.step)
+        if self._site.engine.version != self.step:
+            self._site.publish(self.step)
         if self.agreed(lambda: self._sample(evaluation, name)):
             self._save_and_leave()  # the evaluation is made up for on resume
 

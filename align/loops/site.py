@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,7 @@ from align.recipe.schema import OnlinePreferenceRecipe, Rollout, SFTRecipe
 from align.rewards.compose import RewardStack
 from align.rewards.scorer import Scorer
 from align.rollout.bystander import Bystander
+from align.rollout.pool import EnginePool
 from align.rollout.transformers import TransformersEngine
 from align.rollout.turns import TakingTurns
 from align.types import Prompt
@@ -32,7 +34,7 @@ from align.types import Prompt
 if TYPE_CHECKING:
     from align.data.prompts import PromptSet
     from align.recipe.schema import TrainRecipe
-    from align.rollout.engine import RolloutEngine
+    from align.rollout.engine import SharedEngine, SteppingEngine
     from align.run.console import RunConsole
 
 
@@ -42,7 +44,7 @@ class Site:
 
     tokenizer: Any
     learner: Learner
-    engine: RolloutEngine
+    engine: SharedEngine
     scorer: Scorer
     cursor: Cursor[Any]
     eval_prompts: Sequence[Prompt]
@@ -75,7 +77,7 @@ def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_opti
         learner = Learner(causal_lm, recipe.train, dtype=recipe.model.dtype, **learner_options)
         starts = rollout.engine != "transformers"  # which is there with the model
         with console.activity(f"starting {rollout.engine}") if starts else nullcontext():
-            engine = TakingTurns(_open_engine(rollout, sampled, tokenizer, recipe.model.dtype) if first else Bystander())
+            engine = _shared_engine(rollout, partial(_open_engine, rollout, sampled, tokenizer, recipe.model.dtype), first=first)
         scorer.stack.attach(engine, tokenizer)
         try:
             yield Site(
@@ -91,12 +93,19 @@ def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_opti
             engine.close()
 
 
-def _open_engine(rollout: Rollout, model: Any, tokenizer: Any, dtype: str) -> RolloutEngine:
+def _shared_engine(rollout: Rollout, make: Callable[[], SteppingEngine], *, first: bool) -> SharedEngine:
+    """Used by turns between training, or in a pool beside it."""
+    if not first:
+        return TakingTurns(Bystander())
+    return TakingTurns(make()) if rollout.mode == "sync" else EnginePool(lambda _: make())
+
+
+def _open_engine(rollout: Rollout, model: Any, tokenizer: Any, dtype: str) -> SteppingEngine:
     if rollout.engine == "vllm":
         from align.rollout.vllm import VLLMEngine
 
-        # In a process that trains together with others vLLM would take them for its own.
-        apart = rollout.vllm.separate_process or Ranks.present().world > 1
+        # In a process that trains together with others, or at the same time, vLLM would share in what is global there.
+        apart = rollout.vllm.separate_process or Ranks.present().world > 1 or rollout.mode != "sync"
         settings = rollout.vllm.model_copy(update={"separate_process": apart})
         return VLLMEngine(model, tokenizer, settings, dtype=dtype, max_batch_sequences=rollout.max_batch_sequences)
     return TransformersEngine(model, tokenizer, max_batch_sequences=rollout.max_batch_sequences)
@@ -105,10 +114,10 @@ def _open_engine(rollout: Rollout, model: Any, tokenizer: Any, dtype: str) -> Ro
 def _sampled_model(model: Any, recipe: TrainRecipe, rollout: Rollout) -> Any:
     """What the engine samples from: the learner's own model, or a copy that publishing keeps up to date.
 
-    The transformers engine needs one in bfloat16, and where the learner's weights are about to be sharded.
+    The transformers engine needs one in bfloat16, where the learner's weights are about to be sharded, and beside training.
     """
     half, sharded = recipe.model.dtype == "bfloat16", recipe.train.zero_stage == 3
-    if rollout.engine != "transformers" or not (half or sharded):
+    if rollout.engine != "transformers" or not (half or sharded or rollout.mode != "sync"):
         return model
     copied = copy.deepcopy(model).requires_grad_(False)
     return copied.to(torch.bfloat16) if half else copied

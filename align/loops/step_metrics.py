@@ -40,7 +40,7 @@ def step_metrics(
     metrics |= mismatch_metrics(old_N, batch.sampler_N, batch.segment_N, batch.drawn_N, mode, low, high)
     if batch.teacher_N is not None:
         metrics["teacher/kl"] = float((old_N - batch.teacher_N)[batch.drawn_N].mean())
-    metrics |= reward_metrics(harvest.samples) | rollout_metrics(harvest.sampled)
+    metrics |= reward_metrics(harvest.samples) | rollout_metrics(harvest.sampled) | staleness(harvest.sampled, step)
     metrics["skipped"] = sum(not update.applied for update in updates.policy)
     if batch.value_N is not None:
         metrics |= critic_metrics(batch, updates)
@@ -55,6 +55,14 @@ def step_metrics(
     if harvest.demonstrations:
         metrics["demonstrations/reward"] = reward_metrics(harvest.demonstrations)["reward"]
     return metrics
+
+
+def staleness(groups: Sequence[Group], step: int) -> dict[str, float]:
+    """How many versions the weights that tokens were drawn with are behind those that step `step` begins with."""
+    behind = [
+        step - 1 - version for group in groups for sample in group.samples for version in sample.rollout.completion.versions
+    ]
+    return {"staleness/mean": sum(behind) / len(behind), "staleness/max": max(behind)} if behind else {}
 
 
 def count_tokens(groups: Sequence[Group]) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.errors import RecipeError
 from align.recipe.load import Resolved
-from align.recipe.schema import RLRecipe
+from align.recipe.schema import Mismatch, RLRecipe
 
 if TYPE_CHECKING:
     from align.algorithms.methods import Method
@@ -23,6 +23,10 @@ def recipe_method(resolved: Resolved) -> Method:
     algorithm = resolved.recipe.algorithm
     overrides = algorithm.model_dump(exclude=set(OF_THE_LOOP))
     name = overrides.pop("method")
+    if resolved.recipe.rollout.mode != "sync" and overrides["mismatch"] is None:
+        # Samples are of older weights: the ratio is taken to the present policy, and old / sampler weighs it (decoupled PPO,
+        # Hilton et al. 2022, eq. 2; AReaL, Fu et al. 2025, eq. 5).
+        overrides["mismatch"] = Mismatch().model_dump()
     if algorithm.teacher is not None:
         overrides["teacher_coefficient"] = algorithm.teacher.coefficient or 1.0
     try:

@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 class Bystander:
     """Takes part in publishing, since sharded weights are gathered by all ranks together, and does nothing else."""
 
+    version: int | None = None
+
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Completion]:  # noqa: ARG002
         raise AssertionError("only the first rank samples")
 
-    def publish(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:  # noqa: ARG002
+    def publish(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Go through the weights, and keep none."""
         for _ in weights:
             pass
+        self.version = version
 
     def sleep(self) -> None:
         """There is nothing to free."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
@@ -41,6 +42,16 @@ class RolloutEngine(Protocol):
     def wake(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+class SharedEngine(RolloutEngine, Protocol):
+    """An engine with several users, such as the policy's rollouts and a reward that judges with the same model."""
+
+    version: int | None  # of the weights that were published last
+
+    def turn(self) -> AbstractContextManager[RolloutEngine]:
+        """The engine for one user, for as long as the context lasts."""
+        ...
 
 
 class SteppingEngine(RolloutEngine, Protocol):

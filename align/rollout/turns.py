@@ -21,6 +21,7 @@ class TakingTurns:
     """
 
     def __init__(self, engine: RolloutEngine) -> None:
+        self.version: int | None = None  # of the weights that were published last
         self._engine = engine
         self._lock = threading.Lock()  # no RLock: a generator may be closed on another thread than it ran on
 
@@ -36,7 +37,9 @@ class TakingTurns:
 
     def publish(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         with self._lock:
+            self.version = None
             self._engine.publish(weights, version)
+            self.version = version
 
     def sleep(self) -> None:
         with self._lock:

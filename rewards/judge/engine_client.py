@@ -21,7 +21,7 @@ from align.rewards.judge.answer import Answer, sound_value, summed
 from align.rewards.judge.client import JudgeFailure, JudgeReply, JudgeRequest
 from align.rewards.judge.settings import JudgeSettings
 from align.rewards.reward import fingerprint, source_of
-from align.rollout.engine import RolloutEngine
+from align.rollout.engine import RolloutEngine, SharedEngine
 from align.rollout.turns import TakingTurns
 from align.types import Message, Prompt, Sampling
 
@@ -51,13 +51,13 @@ class RunEngineClient:
 
     def __init__(self) -> None:
         self.version = fingerprint(source_of(type(self)), "run")
-        self._engine: TakingTurns | None = None
+        self._engine: SharedEngine | None = None
         self._queue: list[_Asked] = []
         self._lock = threading.Lock()
         self._closed = False
         self._thread = DaemonThread("align-judge-engine")
 
-    def attach(self, engine: TakingTurns, tokenizer: Any) -> None:
+    def attach(self, engine: SharedEngine, tokenizer: Any) -> None:
         self._engine, self._tokenizer, self._chat = engine, tokenizer, Chat(tokenizer)
 
     async def ask(self, request: JudgeRequest) -> JudgeReply:

@@ -264,10 +264,10 @@ def test_an_interrupted_run_resumes_bit_for_bit(resolved, tmp_path, monkeypatch,
         )  # fmt: skip
         if stop:
 
-            def interrupted(session, site, method, step):
+            def interrupted(recipe, site, method, step, phase):
                 if step == 4:
                     raise Stopped
-                return honest(session, site, method, step)
+                return honest(recipe, site, method, step, phase)
 
             monkeypatch.setattr(rl, "collect", interrupted)
             with pytest.raises(Stopped):

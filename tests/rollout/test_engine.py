@@ -14,7 +14,7 @@ from align.errors import RolloutError
 from align.rollout.engine import requests_for
 from align.rollout.kv_cache import InPlaceCache
 from align.rollout.transformers import TransformersEngine
-from align.types import Prompt, Sampling
+from align.types import Completion, Prompt, Sampling
 
 LENGTHS = (3, 17, 9, 30, 5)
 OFTEN = tuple(range(16))  # with one id in twenty as a stop id, lengths have the long tail of real completions
@@ -272,7 +272,7 @@ def test_requests_join_and_leave_at_any_time_and_their_draws_stay_the_same(kit, 
     prompts, sampling = kit.prompts(LENGTHS), Sampling(n=3, max_tokens=40, stop_token_ids=OFTEN, seed=1)
     undisturbed = kit.by_sample(TransformersEngine(model, tokenizer).generate(prompts, sampling))
     engine, requests = TransformersEngine(model, tokenizer, max_batch_sequences=4), requests_for(prompts, sampling)
-    finished = {}
+    finished: dict[str, Completion] = {}
     engine.add(requests[:8])
     for _ in range(9):
         finished.update(engine.step())
@@ -326,7 +326,7 @@ def test_samples_that_are_drawn_otherwise_are_written_side_by_side(kit, model, t
     lots = [requests_for(prompts, kind) for kind in kinds]
     for lot in lots:
         engine.add(lot)
-    finished = {}
+    finished: dict[str, Completion] = {}
     while engine._decoders:
         finished.update(engine.step())
     for expected, lot in zip(alone, lots, strict=True):

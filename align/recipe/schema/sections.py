@@ -153,8 +153,8 @@ class Rollout(Section):
     vllm: VLLM = VLLM()
     mode: Literal["sync", "overlap", "async"] = Field(
         "sync",
-        description="When rollouts are sampled. sync: before each step, from the newest weights; overlap: the next step's while this "
-        "step trains; async: all the time, up to max_staleness steps ahead, weights change in flight",
+        description="When rollouts are sampled. sync: before each step, from the newest weights; overlap: the next "
+        "step's while this step trains; async: all the time, up to max_staleness steps ahead, weights change in flight",
     )
     max_staleness: Positive = Field(
         2, description="Of mode async: steps between the weights a sample began with and those it trains"
