@@ -60,7 +60,7 @@ def staleness_of(rollout: Rollout) -> int:
 
 
 class OnDemand(Generic[T]):
-    """Samples are written when their step asks for them."""
+    """Samples are written when their step asks for them; the engine sleeps while the learner works, where it can."""
 
     def __init__(self, session: Session, site: Site, collect: Collect[T]) -> None:
         self._session, self._site, self._collect = session, site, collect
@@ -68,9 +68,11 @@ class OnDemand(Generic[T]):
     def take(self, step: int) -> T:
         harvest = self._collect(step, self._session.phase)
         self._site.cursor.settle(step)
+        self._site.engine.sleep()
         return harvest
 
     def publish(self, version: int) -> None:
+        self._site.engine.wake()
         self._site.publish(version)
 
     def metrics(self) -> dict[str, float]:

@@ -133,9 +133,7 @@ class TransformersEngine:
         self.add(running)
 
     def sleep(self) -> None:
-        """Hand cached device memory back; caches of keys and values live no longer than a call of `generate` anyway."""
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        """Keys and values live no longer than the samples that they belong to; the weights are the learner's."""
 
     def wake(self) -> None:
         """Nothing was put away that has to come back."""

@@ -56,6 +56,7 @@ class VLLMEngine:
         self._seconds = settings.publish_timeout
         self._version: int | None = None
         self._asked = 0  # for log-probs
+        self._sleeps, self._asleep = settings.sleep and torch.cuda.is_available(), False  # on a CPU vLLM ignores it
         self._running: dict[str, tuple[Request, str]] = {}  # with vLLM's own name for it
         self._stops: dict[tuple[tuple[str, ...], tuple[int, ...]], StopRule] = {}
         self._buckets = Buckets()
@@ -168,14 +169,15 @@ class VLLMEngine:
         return list(self._call("weights_digest"))
 
     def sleep(self) -> None:
-        """Free the cache of keys and values, and on a GPU also what `enable_sleep_mode` covers."""
-        self._engine.reset_prefix_cache()
-        if self._engine.vllm_config.model_config.enable_sleep_mode:
+        """With `rollout.vllm.sleep` on a GPU: move the weights to the host, free the cache; until `wake` nothing is written."""
+        if self._sleeps and not self._asleep:
             self._engine.sleep(1)
+            self._asleep = True
 
     def wake(self) -> None:
-        if self._engine.vllm_config.model_config.enable_sleep_mode:
+        if self._asleep:
             self._engine.wake_up()
+            self._asleep = False
 
     def close(self) -> None:
         """End vLLM's processes and remove what was written. Closing twice is fine."""
@@ -268,6 +270,7 @@ def _start(folder: Path, settings: VLLM, dtype: str, max_batch_sequences: int) -
                 "enable_prefix_caching": True,
                 # A prompt cut in two makes it rewind the sample's generator, which only those of a GPU can.
                 "enable_chunked_prefill": None if torch.cuda.is_available() else False,
+                "enable_sleep_mode": settings.sleep and torch.cuda.is_available(),
                 "disable_log_stats": True,
                 "worker_extension_cls": "align.rollout.vllm_worker.WorkerExtension",
                 "weight_transfer_config": {"backend": "align_buckets"},

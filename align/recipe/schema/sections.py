@@ -144,6 +144,9 @@ class VLLM(Section):
     max_model_len: Positive | None = Field(None, description="Tokens of prompt and completion; default: the model's")
     enforce_eager: bool = Field(False, description="Without CUDA graphs: slower, starts sooner; always so without a GPU")
     separate_process: bool = Field(False, description="In a process of its own, beside the learner's")
+    sleep: bool = Field(
+        False, description="Give the GPU's memory to the learner while nothing is sampled; for engines on its GPU"
+    )
     publish_timeout: Annotated[float, Field(gt=0)] = Field(300.0, description="Seconds of one phase of a publish")
     extra: dict[str, Any] = Field(default_factory=dict, description="Further arguments of vLLM's EngineArgs")
 

@@ -32,6 +32,7 @@ from align.recipe.validate.common import (
 )
 from align.recipe.validate.critic import critic
 from align.recipe.validate.findings import Finding, Rule, raise_first
+from align.recipe.validate.modes import modes
 from align.recipe.validate.preference import idle_keys, online, online_rollout, preference_losses, stored_preferences
 from align.recipe.validate.reward_model import judgements, linear, objective
 from align.recipe.validate.rewards import rewards, task_reward
@@ -44,10 +45,22 @@ _ALL: list[Rule] = [model, tasks, rewards, task_reward, evaluation, engine, wand
 _STEPS: list[Rule] = [training_data, steps, packing, sharding]
 _TRAINING: list[Rule] = [*_STEPS, *_ALL]
 RULES: dict[type, list[Rule]] = {
-    RLRecipe: [algorithm, critic, group_size, teacher, demonstrations, reference, mismatch, rollout, minibatches, *_TRAINING],
+    RLRecipe: [
+        algorithm,
+        critic,
+        group_size,
+        teacher,
+        demonstrations,
+        reference,
+        mismatch,
+        rollout,
+        modes,
+        minibatches,
+        *_TRAINING,
+    ],
     SFTRecipe: _TRAINING,
     PreferenceRecipe: [preference_losses, idle_keys, stored_preferences, *_STEPS, model, tasks, wandb],
-    OnlinePreferenceRecipe: [preference_losses, idle_keys, online, online_rollout, minibatches, *_TRAINING],
+    OnlinePreferenceRecipe: [preference_losses, idle_keys, online, online_rollout, modes, minibatches, *_TRAINING],
     RewardModelRecipe: [objective, linear, judgements, *_STEPS, model, tasks, wandb],
     EvaluateRecipe: _ALL,
 }
