@@ -91,3 +91,23 @@ def test_rollouts_reports_a_row_for_each_size(checkout):
     assert re.search(rf"^\| 0.4 M \| [\d,]+ tokens/s \| {speed} \| {speed} \| \d+ ms, [\d.]+ MiB \|$", done.stdout, flags=re.M)
     (header,) = re.findall(r"^\| model \|.*$", done.stdout, flags=re.M)
     assert f"\n{header}\n" in page
+
+
+@pytest.mark.slow
+def test_modes_reports_every_mode_beside_its_ideal(checkout):
+    (command,) = re.findall(r"^(python benchmarks/modes) ", (checkout / "benchmarks" / "README.md").read_text(), flags=re.M)
+    words = [*shlex.split(command)[1:], "--steps", "12", "--staleness", "4"]
+    done = subprocess.run([sys.executable, *words], cwd=checkout, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = re.findall(r"^\| [\d.]+ of .* \| [\d.]+ s \| ([\w, ]+) \| [\d.]+ s \| ([\d.]+)x \|", done.stdout, flags=re.M)
+    assert [mode for mode, _ in rows] == ["sync", "overlap", "async, at most 4"] * 3
+    assert all(float(over) < float(sync) for (_, sync), _, (_, over) in zip(rows[::3], rows[1::3], rows[2::3], strict=True))
+
+
+@pytest.mark.slow
+def test_driver_reports_what_a_step_costs_the_first_rank(checkout):
+    (command,) = re.findall(r"^(python benchmarks/driver) ", (checkout / "benchmarks" / "README.md").read_text(), flags=re.M)
+    words = [*shlex.split(command)[1:], "--samples", "400", "--engines", "1", "50", "--tokens", "32"]
+    done = subprocess.run([sys.executable, *words], cwd=checkout, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(re.findall(r"^\| 400 \| \d+ \|.* \d+\.\d\d s \|$", done.stdout, flags=re.M)) == 2

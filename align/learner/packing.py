@@ -7,11 +7,12 @@ similar length. The numbers are the same either way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -96,28 +97,38 @@ class Batch:
 def _flat(token_ids: Sequence[Sequence[int]], masks: Sequence[Sequence[bool]], group_B: Sequence[int]) -> Batch:
     lengths = torch.tensor([len(ids) for ids in token_ids])
     return Batch(
-        token_ids_N=torch.tensor([token for ids in token_ids for token in ids], dtype=torch.int64),
+        token_ids_N=_joined(token_ids, np.int64),
         segment_N=torch.repeat_interleave(torch.arange(len(lengths)), lengths),
-        mask_N=torch.tensor([flag for mask in masks for flag in mask], dtype=torch.bool),
+        mask_N=_joined(masks, np.bool_),
         group_B=torch.tensor(group_B, dtype=torch.int64),
     )
 
 
+def _joined(sequences: Iterable[Sequence[Any]], dtype: Any) -> Tensor:
+    """The elements of all sequences, one after the other; no list of them all is made."""
+    return torch.from_numpy(np.fromiter(chain.from_iterable(sequences), dtype))
+
+
 def pack_rollouts(rollouts: Sequence[Rollout], group_B: Sequence[int]) -> Batch:
     """Flatten rollouts; the sampled token ids are used as they are, text is never tokenized again."""
-    prompts = [rollout.prompt.token_ids for rollout in rollouts]
-    answers = [rollout.completion.token_ids for rollout in rollouts]
-    masks = [
-        (False,) * len(prompt) + (rollout.loss_mask or (True,) * len(answer))
-        for rollout, prompt, answer in zip(rollouts, prompts, answers, strict=True)
-    ]
-    batch = _flat([(*prompt, *answer) for prompt, answer in zip(prompts, answers, strict=True)], masks, group_B)
-    sampler = [
-        logprob
-        for rollout, prompt in zip(rollouts, prompts, strict=True)
-        for logprob in (*(0.0,) * len(prompt), *rollout.completion.logprobs)
-    ]
-    return batch.replace(sampler_N=torch.tensor(sampler).where(batch.mask_N, torch.zeros(())))
+    sizes = [(len(rollout.prompt.token_ids), len(rollout.completion.token_ids)) for rollout in rollouts]
+    lengths_B = torch.tensor(sizes, dtype=torch.int64).view(-1, 2)
+    written_N = torch.repeat_interleave(torch.tensor([False, True]).repeat(len(sizes)), lengths_B.flatten())
+    mask_N = written_N.clone()
+    if any(rollout.loss_mask for rollout in rollouts):
+        mask_N[written_N] = _joined(
+            (rollout.loss_mask or (True,) * size for rollout, (_, size) in zip(rollouts, sizes, strict=True)), np.bool_
+        )
+    sampler_N = torch.zeros(len(written_N))
+    sampler_N[written_N] = _joined((rollout.completion.logprobs for rollout in rollouts), np.float32)
+    parts = chain.from_iterable((rollout.prompt.token_ids, rollout.completion.token_ids) for rollout in rollouts)
+    return Batch(
+        token_ids_N=_joined(parts, np.int64),
+        segment_N=torch.repeat_interleave(torch.arange(len(sizes)), lengths_B.sum(1)),
+        mask_N=mask_N,
+        group_B=torch.tensor(group_B, dtype=torch.int64),
+        sampler_N=sampler_N.where(mask_N, torch.zeros(())),
+    )
 
 
 def pack_demonstrations(demonstrations: Sequence[Demonstration]) -> Batch:

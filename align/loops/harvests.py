@@ -72,8 +72,9 @@ class OnDemand(Generic[T]):
         return harvest
 
     def publish(self, version: int) -> None:
-        self._site.engine.wake()
-        self._site.publish(version)
+        with self._session.phase("publish"):
+            self._site.engine.wake()
+            self._site.publish(version)
 
     def metrics(self) -> dict[str, float]:
         return {}
@@ -105,8 +106,10 @@ class Ahead(Generic[T]):
 
     def publish(self, version: int) -> None:
         if not self._in_flight:
-            wait(self._begun.values())  # an error is raised by the step that it belongs to
-        self._site.publish(version)
+            with self._session.phase("wait"):
+                wait(self._begun.values())  # an error is raised by the step that it belongs to
+        with self._session.phase("publish"):
+            self._site.publish(version)
         last = min(version + 1 + self._staleness, self._session.recipe.train.steps)
         for step in range(self._next, last + 1):
             self._begun[step] = self._threads.submit(self._write, step)

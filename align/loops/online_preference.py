@@ -56,8 +56,7 @@ def train_online(resolved: Resolved, rows: Rows, how: Mapping[str, bool]) -> dic
             every = recipe.online.new_reference_every
             if every and step % every == 0:
                 site.learner.move_reference(1.0)
-            with session.phase("publish"):
-                harvests.publish(step)
+            harvests.publish(step)
             session.write_rollouts(step, drawn.sampled, drawn.choices())
             judged = [sample for group in drawn.sampled for sample in group.samples]
             metrics = {**_metrics(drawn, updates, recipe), **compared, **rewards.after_step(judged), **harvests.metrics()}

@@ -65,8 +65,7 @@ def train(
                 coefficients = {"beta": kl.beta, "bonus": entropy.coefficient}
                 updates = optimize(site.learner, batch, method, recipe, step, critic=critic, **coefficients)
             _move_reference(site, method, step)
-            with session.phase("publish"):
-                harvests.publish(step)
+            harvests.publish(step)
             metrics = step_metrics(harvest, rewards_PG, batch, updates, method, step=step, beta=kl.beta) | compared
             metrics |= {"beta": kl.beta, "entropy_coefficient": entropy.coefficient, **harvests.metrics()}
             if metrics["skipped"] < len(updates.policy) and math.isfinite(metrics.get("kl", 0.0)):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Protocol
@@ -34,13 +34,16 @@ def sample_groups(
     """
     waiting_P: list[list[Completion]] = [[] for _ in prompts]
     futures: dict[int, Future[list[Scored]]] = {}
+    judging: deque[Future[list[Scored]]] = deque()
     for written, completion in enumerate(engine.generate(_distinct(prompts), sampling), start=1):
         index = completion.prompt_index
         waiting_P[index].append(completion)
         if len(waiting_P[index]) == sampling.n:
             samples = sorted(waiting_P[index], key=lambda sample: sample.sample_index)
             futures[index] = scorer.submit([Rollout(prompt=prompts[index], completion=sample) for sample in samples])
-            _raise_early(futures.values())
+            judging.append(futures[index])
+            while judging and judging[0].done():  # stop generating where a reward has used up its error budget already
+                judging.popleft().result()
         on_progress(written, len(prompts) * sampling.n)
     assert len(futures) == len(prompts), "the engine left a prompt without its samples"
     return [(prompt, futures[index]) for index, prompt in enumerate(prompts)]
@@ -49,13 +52,6 @@ def sample_groups(
 def scored_groups(pending: Pending) -> list[Group]:
     """The groups, once their last verdict is there."""
     return [Group(prompt=prompt, samples=tuple(future.result())) for prompt, future in pending]
-
-
-def _raise_early(futures: Iterable[Future[list[Scored]]]) -> None:
-    """Stop generating where a reward has used up its error budget already."""
-    for future in futures:
-        if future.done():
-            future.result()
 
 
 def _distinct(prompts: Sequence[Prompt]) -> list[Prompt]:

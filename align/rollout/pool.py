@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from heapq import heapify, heapreplace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
@@ -60,11 +61,10 @@ class EnginePool:
         asked: list[tuple[_Driver, list[str]]] = []
         waiting = 0
         try:
-            for group in _by_prompt(requests_for(prompts, sampling)):
-                driver = min(self._drivers, key=lambda driver: driver.load)
-                driver.ask(group, answers)
-                asked.append((driver, [request.name for request in group]))
-                waiting += len(group)
+            for driver, lots in self._shared_out(requests_for(prompts, sampling)):
+                driver.ask(lots, answers)
+                asked.append((driver, [request.name for lot in lots for request in lot]))
+                waiting += sum(map(len, lots))
             while waiting:
                 answer = answers.get()
                 if isinstance(answer, Exception):
@@ -132,6 +132,17 @@ class EnginePool:
             with driver.parked() as engine:
                 call(engine)
 
+    def _shared_out(self, requests: Sequence[Request]) -> list[tuple[_Driver, list[list[Request]]]]:
+        """The samples of each prompt to whoever has least to do."""
+        least = [(driver.load, index) for index, driver in enumerate(self._drivers)]
+        heapify(least)
+        lots: dict[int, list[list[Request]]] = {}
+        for lot in _by_prompt(requests):
+            load, index = least[0]
+            lots.setdefault(index, []).append(lot)
+            heapreplace(least, (load + len(lot), index))
+        return [(self._drivers[index], given) for index, given in lots.items()]
+
     def _replacement(self, index: int, error: EngineLostError) -> SteppingEngine:
         self.lost.append(error.message)
         engine = self._make(index)
@@ -164,9 +175,9 @@ class _Driver:
         with self._changed:
             return len(self._running) + sum(len(requests) for requests, _ in self._new)
 
-    def ask(self, requests: list[Request], answers: Answers) -> None:
+    def ask(self, lots: Iterable[list[Request]], answers: Answers) -> None:
         with self._changed:
-            self._new.append((requests, answers))
+            self._new += [(requests, answers) for requests in lots]
             self._changed.notify_all()
 
     def forget(self, names: Iterable[str]) -> None:
