@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -108,3 +109,28 @@ def test_edited_data_of_the_same_size_is_noticed() -> None:
     state = Cursor([["a", "b", "c"]], [1.0], seed=0).state_dict()
     with pytest.raises(DataError, match="contents"):
         Cursor([["a", "b", "d"]], [1.0], seed=0).load_state_dict(state)
+
+
+def test_what_was_lent_and_not_used_is_given_first_to_who_goes_on():
+    cursor = Cursor([list(range(10)), list("abcdefghij")], [1, 1], seed=3)
+    plain = Cursor([list(range(10)), list("abcdefghij")], [1, 1], seed=3).draw(12)
+    lots = [cursor.draw(3, lent_to=step) for step in (1, 2, 3)]
+    assert [item for lot in lots for item in lot] == plain[:9]
+    cursor.settle(1)
+    lots[1] += cursor.draw(1, lent_to=2)  # step 2 needed one more
+    again = Cursor([list(range(10)), list("abcdefghij")], [1, 1], seed=3)
+    again.load_state_dict(json.loads(json.dumps(cursor.state_dict())))
+    assert again.draw(4) == lots[1]
+    assert again.ahead(3) == lots[2]
+    assert again.draw(3) == lots[2]
+    assert again.draw(2) == plain[10:]
+    for step in (2, 3):
+        cursor.settle(step)
+    assert cursor.state_dict()["returned"] == []
+
+
+def test_threads_that_draw_at_once_get_every_item_once():
+    cursor = Cursor([list(range(400))], [1.0], seed=0)
+    with ThreadPoolExecutor(8) as threads:
+        drawn = [item for lot in threads.map(lambda step: cursor.draw(10, lent_to=step), range(40)) for item in lot]
+    assert sorted(drawn) == list(range(400))

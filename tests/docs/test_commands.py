@@ -69,6 +69,7 @@ PAGES = [
         "docs/launch.md", marks=pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs DeepSpeed")
     ),
     pytest.param("docs/engines.md", marks=pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vLLM")),
+    "docs/modes.md",
     "docs/judges.md",
     "docs/math.md",
     "docs/plugins.md",

@@ -120,7 +120,7 @@ def test_who_leaves_ends_what_runs_for_it(kit, pool_of):
     while pool._drivers[0].load and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not pool._drivers[0].load
-    assert not pool._drivers[0]._engine._decoders  # type: ignore[attr-defined]
+    assert not pool._drivers[0]._engine._decoders
 
 
 class Mortal(TransformersEngine):
@@ -148,7 +148,7 @@ def test_a_lost_engine_is_replaced_and_its_samples_are_written_again(kit, pool_o
     found = kit.by_sample(pool.generate(prompts, SAMPLING))
     assert pool.lost == ["engine 0 was killed by SIGKILL"]
     assert {completion.weights_version for completion in found.values()} == {1}
-    same(found, kit.by_sample(TransformersEngine(other, pool._drivers[0]._engine._tokenizer).generate(prompts, SAMPLING)))  # type: ignore[attr-defined]
+    same(found, kit.by_sample(TransformersEngine(other, pool._drivers[0]._engine._tokenizer).generate(prompts, SAMPLING)))
 
 
 def test_engines_that_are_lost_again_and_again_end_the_call(kit, pool_of):
