@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -112,13 +113,14 @@ def test_edited_data_of_the_same_size_is_noticed() -> None:
 
 
 def test_what_was_lent_and_not_used_is_given_first_to_who_goes_on():
-    cursor = Cursor([list(range(10)), list("abcdefghij")], [1, 1], seed=3)
-    plain = Cursor([list(range(10)), list("abcdefghij")], [1, 1], seed=3).draw(12)
+    sources: list[list[Any]] = [list(range(10)), list("abcdefghij")]
+    cursor = Cursor(sources, [1, 1], seed=3)
+    plain = Cursor(sources, [1, 1], seed=3).draw(12)
     lots = [cursor.draw(3, lent_to=step) for step in (1, 2, 3)]
     assert [item for lot in lots for item in lot] == plain[:9]
     cursor.settle(1)
     lots[1] += cursor.draw(1, lent_to=2)  # step 2 needed one more
-    again = Cursor([list(range(10)), list("abcdefghij")], [1, 1], seed=3)
+    again = Cursor(sources, [1, 1], seed=3)
     again.load_state_dict(json.loads(json.dumps(cursor.state_dict())))
     assert again.draw(4) == lots[1]
     assert again.ahead(3) == lots[2]
