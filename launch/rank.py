@@ -5,23 +5,19 @@ python -m align.launch.rank REPORT ARGUMENTS, where ARGUMENTS is JSON: the recip
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import signal
 import sys
 from pathlib import Path
 
 from align.errors import AlignError
 from align.launch.report import write_report
-
-_PR_SET_PDEATHSIG = 1
+from align.run.parent import end_with
 
 
 def main() -> None:
     """Train, and end with the exit code of what went wrong."""
     report, given = Path(sys.argv[1]), json.loads(sys.argv[2])
-    _end_with_parent(given["parent"])
+    end_with(given["parent"])
     from align import api
     from align.cli import as_defect
 
@@ -33,14 +29,6 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  nobody foresaw it: the traceback goes into a file
         write_report(report, as_defect(error))
         sys.exit(1)
-
-
-def _end_with_parent(parent: int) -> None:
-    """Be killed when the process that started this one ends, however it does; Linux only."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it has ended already
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

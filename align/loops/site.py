@@ -107,7 +107,14 @@ def _open_engine(rollout: Rollout, model: Any, tokenizer: Any, dtype: str) -> St
         # In a process that trains together with others, or at the same time, vLLM would share in what is global there.
         apart = rollout.vllm.separate_process or Ranks.present().world > 1 or rollout.mode != "sync"
         settings = rollout.vllm.model_copy(update={"separate_process": apart})
-        return VLLMEngine(model, tokenizer, settings, dtype=dtype, max_batch_sequences=rollout.max_batch_sequences)
+        return VLLMEngine(
+            model,
+            tokenizer,
+            settings,
+            dtype=dtype,
+            max_batch_sequences=rollout.max_batch_sequences,
+            publish_timeout=rollout.publish_timeout,
+        )
     return TransformersEngine(model, tokenizer, max_batch_sequences=rollout.max_batch_sequences)
 
 

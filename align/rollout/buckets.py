@@ -50,6 +50,11 @@ class Buckets:
         if content:
             yield self._written(pieces, content, size)
 
+    def content(self, part: dict[str, Any]) -> Tensor:
+        """The bytes of the newest part, in place: let go of them before the next one is asked for."""
+        assert self._map is not None
+        return torch.frombuffer(self._map, dtype=torch.uint8)[: part["size"]]
+
     def close(self) -> None:
         """Give the memory back. Closing twice is fine."""
         if self._map is not None:
@@ -80,10 +85,14 @@ def _padded(tensor: Tensor) -> int:
     return -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
 
 
-def received(part: dict[str, Any]) -> list[tuple[str, Tensor]]:
-    """The tensors of a part, copied out of the memory. Raises ValueError where a byte or a name is not what was sent."""
-    with Path(part["path"]).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as content:
-        whole = torch.frombuffer(content, dtype=torch.uint8)[: part["size"]].clone()
+def received(part: dict[str, Any], whole: Tensor | None = None) -> list[tuple[str, Tensor]]:
+    """The tensors of a part, copied out of the memory, or views of `whole`, its bytes where they came another way.
+
+    Raises ValueError where a byte or a name is not what was sent.
+    """
+    if whole is None:
+        with Path(part["path"]).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as content:
+            whole = torch.frombuffer(content, dtype=torch.uint8)[: part["size"]].clone()
     if digest_of(part, whole) != part["sha256"]:
         raise ValueError("the weights that arrived are not those that were sent: their checksum differs")
     tensors = []

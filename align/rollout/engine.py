@@ -66,7 +66,10 @@ class SteppingEngine(RolloutEngine, Protocol):
         ...
 
     def interrupt(self, names: Iterable[str] | None = None) -> list[Request]:
-        """Stop working on these requests, or on all; returns them with what is written so far, to be added again, or dropped."""
+        """Stop working on these requests, or on all; returns them with what is written so far, to be added again, or dropped.
+
+        One that finished meanwhile, in another process, is not among them and comes with the next step.
+        """
         ...
 
 
@@ -109,8 +112,9 @@ def generate_by_steps(engine: SteppingEngine, prompts: Sequence[Prompt], samplin
     try:
         while waiting:
             for name, completion in engine.step():
-                waiting.discard(name)
-                yield completion
+                if name in waiting:  # not of a call that was left before
+                    waiting.discard(name)
+                    yield completion
     finally:
         if waiting:
             engine.interrupt(waiting)

@@ -62,6 +62,7 @@ class TransformersEngine:
             self._decoders[sampling].add([rows])
 
     def step(self) -> list[tuple[str, Completion]]:
+        """As the protocol says. After an error nothing of what was being written is left."""
         if not self._decoders:
             return []
         sampling, decoder = next(iter(self._decoders.items()))
@@ -69,12 +70,15 @@ class TransformersEngine:
             with grouped_attention(self._model):
                 finished = decoder.fill() if decoder.wants_rows else decoder.step()
         except torch.OutOfMemoryError as error:
-            self.interrupt()
+            self._give_up()
             raise RolloutError(
                 f"out of memory while decoding {self._max_rows} sequences: {error}",
                 place="rollout.max_batch_sequences",
                 fix=f"decode fewer sequences at a time, for example max_batch_sequences: {max(1, self._max_rows // 2)}",
             ) from error
+        except BaseException:
+            self._give_up()
+            raise
         self._decoders[sampling] = self._decoders.pop(sampling)  # those who sample otherwise are next
         self._forget_idle()
         return [(row.request.name, self._completion(row, decoder.stop)) for row in finished]
@@ -151,6 +155,11 @@ class TransformersEngine:
         stop = StopRule(self._tokenizer, sampling, end_of_sequence_ids(self._model, self._tokenizer))
         cache = decode_cache(self._config, device)
         return Decoder(Forward(self._model), cache, sampling, stop, self._max_rows, device)
+
+    def _give_up(self) -> None:
+        """Drop all decoders: a step that breaks off leaves rows in no place from where they could go on."""
+        self._decoders = {}
+        self._model.train(self._training)
 
     def _forget_idle(self) -> None:
         """Keys and values of what is finished are not kept; an idle engine leaves the model in the mode it was in."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -40,7 +39,16 @@ class VLLMEngine:
 
     _in_this_process = False  # its process groups are global
 
-    def __init__(self, model: Any, tokenizer: Any, settings: VLLM, *, dtype: str, max_batch_sequences: int = 256) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        settings: VLLM,
+        *,
+        dtype: str,
+        max_batch_sequences: int = 256,
+        publish_timeout: float = 300.0,
+    ) -> None:
         """`model` is the causal LM that will be published, LoRA or not: here only its architecture and its stop ids matter.
 
         Raises RolloutError where vLLM is missing, of a version that is not known to work, or refuses the model.
@@ -53,22 +61,20 @@ class VLLMEngine:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._tokenizer, self._eos_ids = tokenizer, end_of_sequence_ids(base, tokenizer)
         self._dtype: torch.dtype = getattr(torch, dtype)
-        self._seconds = settings.publish_timeout
+        self._seconds = publish_timeout
         self._version: int | None = None
         self._asked = 0  # for log-probs
         self._sleeps, self._asleep = settings.sleep and torch.cuda.is_available(), False  # on a CPU vLLM ignores it
         self._running: dict[str, tuple[Request, str]] = {}  # with vLLM's own name for it
         self._stops: dict[tuple[tuple[str, ...], tuple[int, ...]], StopRule] = {}
         self._buckets = Buckets()
-        self._folder = Path(tempfile.mkdtemp(prefix="align-vllm-"))
-        try:
-            _write_architecture(base, tokenizer, self._folder, dtype)
-            self._engine = _start(self._folder, settings, dtype, max_batch_sequences)
-            self._longest = int(self._engine.vllm_config.model_config.max_model_len)
-            self._whole = all(self._engine.collective_rpc("report_whole_distribution"))
-        except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise
+        with tempfile.TemporaryDirectory(
+            prefix="align-vllm-"
+        ) as name:  # read once; a process may end without a chance to tidy up
+            write_architecture(base, tokenizer, Path(name), dtype)
+            self._engine = _start(Path(name), settings, dtype, max_batch_sequences)
+        self._longest = int(self._engine.vllm_config.model_config.max_model_len)
+        self._whole = all(self._engine.collective_rpc("report_whole_distribution"))
         self._here = not settings.separate_process
         VLLMEngine._in_this_process |= self._here
 
@@ -159,7 +165,7 @@ class VLLMEngine:
                 self._call("abandon_publish")
             raise RolloutError(
                 f"publishing weights of version {version} failed while {phase}: {type(error).__name__}: {first_line(error)}",
-                fix="after a timeout raise rollout.vllm.publish_timeout; for an unknown name see how vLLM loads the model",
+                fix="after a timeout raise rollout.publish_timeout; for an unknown name see how vLLM loads the model",
             ) from error
         self._version = version
         self.add(running)
@@ -180,10 +186,9 @@ class VLLMEngine:
             self._asleep = False
 
     def close(self) -> None:
-        """End vLLM's processes and remove what was written. Closing twice is fine."""
+        """End vLLM's processes. Closing twice is fine."""
         self._version = None
         self._buckets.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
         if (engine := self.__dict__.pop("_engine", None)) is not None:
             engine.engine_core.shutdown()
             if self._here:
@@ -286,7 +291,7 @@ def _start(folder: Path, settings: VLLM, dtype: str, max_batch_sequences: int) -
             ) from error
 
 
-def _write_architecture(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
+def write_architecture(model: Any, tokenizer: Any, folder: Path, dtype: str) -> None:
     """What vLLM reads of a model beside its weights."""
     config = type(model.config).from_dict(model.config.to_dict())
     config.architectures = [type(model).__name__]

@@ -216,9 +216,12 @@ def test_unusable_prompts_broken_weights_and_a_closed_engine_are_errors(kit, tok
         list(engine.generate(kit.prompts((16,)), Sampling()))
     # A completion ends where the model's context does.
     assert all(len(c.token_ids) <= 4 for c in engine.generate(kit.prompts((12,)), Sampling(n=8, max_tokens=50)))
+    sound = model.lm_head.weight[3, 3].item()
     model.lm_head.weight.data[3, 3] = float("nan")
     with pytest.raises(RolloutError, match="not finite"):
         list(engine.generate(kit.prompts((4,)), Sampling()))
+    model.lm_head.weight.data[3, 3] = sound  # of what failed nothing is left
+    assert len(list(engine.generate(kit.prompts((4,)), Sampling(n=3, max_tokens=2)))) == 3
     engine.close()
     with pytest.raises(RolloutError, match="closed"):
         list(engine.generate(kit.prompts((4,)), Sampling()))

@@ -147,7 +147,6 @@ class VLLM(Section):
     sleep: bool = Field(
         False, description="Give the GPU's memory to the learner while nothing is sampled; for engines on its GPU"
     )
-    publish_timeout: Annotated[float, Field(gt=0)] = Field(300.0, description="Seconds of one phase of a publish")
     extra: dict[str, Any] = Field(default_factory=dict, description="Further arguments of vLLM's EngineArgs")
 
 
@@ -171,6 +170,12 @@ class Rollout(Section):
     stop: list[str] = Field(default_factory=list)
     stop_token_ids: list[int] = Field(default_factory=list)
     max_batch_sequences: Positive = Field(256, description="Sequences decoded at a time; finished ones make room for others")
+    publish: Literal["auto", "shared_memory", "gloo"] = Field(
+        "auto",
+        description="How weights travel to the engines of launch.engines. auto: through shared memory on this machine, by Gloo "
+        "to others",
+    )
+    publish_timeout: Annotated[float, Field(gt=0)] = Field(300.0, description="Seconds of one phase of a publish")
     parity_every: Annotated[int, Field(ge=0)] = Field(
         50, description="Steps between sampler-trainer parity checks; 0: never after the first"
     )
