@@ -115,10 +115,10 @@ def test_it_samples_what_an_engine_in_this_process_does(kit, model, tokenizer, e
     expected = sampled(kit, model, tokenizer, prompts)
     for engine in engines:
         found = kit.by_sample(list(engine.generate(prompts, SAMPLING)))
-        same(found, expected)
+        assert {key: replace(one, weights_version=0) for key, one in found.items()} == expected
         assert {one.weights_version for one in found.values()} == {1}
     logp_V = TransformersEngine(model, tokenizer).next_logprobs(prompts[0])
-    torch.testing.assert_close(engines[0].next_logprobs(prompts[0]), logp_V, atol=1e-5, rtol=0)
+    assert torch.equal(engines[0].next_logprobs(prompts[0]), logp_V)
 
 
 def test_an_interrupted_sample_goes_on_in_another_process(kit, model, tokenizer, engines):

@@ -126,7 +126,7 @@ def _loaded(blueprint: Blueprint, folder: Path) -> tuple[Any, Any]:
 
         model = get_peft_model(model, get_peft_config(dict(blueprint.adapter)), autocast_adapter_dtype=False)
         model = model.to(getattr(torch, blueprint.dtype))
-    return model.eval().requires_grad_(False), tokenizer
+    return model.eval(), tokenizer  # weights ask for gradients as the learner's do: torch rounds those that do not otherwise
 
 
 def _vllm(blueprint: Blueprint, model: Any, tokenizer: Any) -> SteppingEngine:
