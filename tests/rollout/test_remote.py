@@ -45,14 +45,14 @@ class Nearby:
             raise ConnectionError
         self.calls.append((method, len(payload)))
         change = self.change.get(method)
-        return self.actor.call(method, change(payload) if change else payload)
+        return self.actor.answer(method.encode() + b"\0" + (change(payload) if change else payload))
 
     def ending(self) -> str:
         return "nobody knows how"
 
     def close(self, grace: float = 20.0) -> None:
         if self.alive:
-            self.actor.call("close", b"")
+            self.actor.answer(b"close\0")
         self.alive = False
 
 

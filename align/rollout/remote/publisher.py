@@ -65,8 +65,8 @@ class Publisher:
     def publish(self, engines: Sequence[RemoteEngine], weights: Iterable[tuple[str, Tensor]], version: int) -> Publication:
         """Give all engines these weights. Those that are lost already are passed over.
 
-        An engine that ends, or does not go on in time, is lost and the others go on. Raises EngineLostError where none is left, and
-        RolloutError where one refused the weights; then none serves until a publish has succeeded.
+        An engine that ends, or does not go on in time, is lost and the others go on. Raises EngineLostError where none is left,
+        and RolloutError where one refused the weights; then none serves until a publish has succeeded.
         """
         began = time.monotonic()
         run = _Pass(engines, version, self._seconds)
