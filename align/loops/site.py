@@ -21,6 +21,7 @@ from align.data.sources import row_texts
 from align.learner.learner import Learner
 from align.learner.model import load_model, load_tokenizer
 from align.learner.ranks import Ranks
+from align.loops.engines import blueprint_for, open_engines
 from align.loops.preflight import Rows
 from align.recipe.schema import OnlinePreferenceRecipe, Rollout, SFTRecipe
 from align.rewards.compose import RewardStack
@@ -73,11 +74,17 @@ def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_opti
             for note in items.remarks():
                 console.show(note)
         rollout = getattr(recipe, "rollout", None) or Rollout()
-        sampled = _sampled_model(causal_lm, recipe, rollout) if first else None
+        apart = recipe.launch.engines if getattr(recipe, "rollout", None) else 0
+        blueprint = blueprint_for(recipe, rollout, causal_lm, tokenizer) if first and apart else None
+        sampled = _sampled_model(causal_lm, recipe, rollout) if first and not apart else None
         learner = Learner(causal_lm, recipe.train, dtype=recipe.model.dtype, **learner_options)
         starts = rollout.engine != "transformers"  # which is there with the model
-        with console.activity(f"starting {rollout.engine}") if starts else nullcontext():
-            engine = _shared_engine(rollout, partial(_open_engine, rollout, sampled, tokenizer, recipe.model.dtype), first=first)
+        with console.activity(f"starting {rollout.engine}") if starts or blueprint else nullcontext():
+            if blueprint is not None:
+                engine: SharedEngine = open_engines(recipe, rollout, blueprint)
+            else:
+                make = partial(_open_engine, rollout, sampled, tokenizer, recipe.model.dtype)
+                engine = _shared_engine(rollout, make, first=first)
         scorer.stack.attach(engine, tokenizer)
         try:
             yield Site(

@@ -101,6 +101,10 @@ class EnginePool:
                 weights = self._kept
             try:
                 self._publish(engines, weights, version)
+            except EngineLostError as error:
+                if not self._replaces:  # else its thread meets the loss at the next step, and a new one gets the weights kept
+                    self.abandon(error)
+                    raise
             except Exception as error:
                 self.abandon(error)
                 raise

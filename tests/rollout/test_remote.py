@@ -20,7 +20,7 @@ from align.errors import EngineLostError, RolloutError
 from align.rollout.engine import requests_for
 from align.rollout.remote.actor import EngineActor
 from align.rollout.remote.blueprint import Blueprint, blueprint_of
-from align.rollout.remote.engine import RemoteEngine, local_engines
+from align.rollout.remote.engine import RemoteEngine, start_engines
 from align.rollout.remote.process import HostProcess
 from align.rollout.remote.publisher import Publisher, publish_to
 from align.rollout.transformers import TransformersEngine
@@ -74,7 +74,7 @@ def blueprint(model, tokenizer) -> Blueprint:
 @pytest.fixture(scope="module")
 def pair(blueprint):
     """Two hosts in processes of their own, for the tests that leave them as they were."""
-    engines = local_engines(blueprint, 2, Publisher(seconds=30.0), patience=30.0)
+    engines = start_engines(blueprint, 2, Publisher(seconds=30.0), lambda _: HostProcess(), patience=30.0)
     yield engines
     for engine in engines:
         engine.close()
@@ -91,7 +91,7 @@ def nearby(blueprint):
     made = []
 
     def make(publisher: Publisher | None = None, plan: Blueprint = blueprint) -> RemoteEngine:
-        made.append(RemoteEngine(plan, Nearby, publisher or Publisher(seconds=10.0), name=f"engine {len(made) + 1}"))
+        made.append(RemoteEngine(plan, Nearby, publisher or Publisher(seconds=10.0), name=f"engine {len(made)}"))
         return made[-1]
 
     yield make
@@ -202,7 +202,7 @@ def test_it_serves_nothing_before_all_weights_have_arrived(kit, model, nearby):
     engine = nearby()
     with pytest.raises(RolloutError, match="no weights yet"):
         list(engine.generate(kit.prompts((3,)), Sampling()))
-    with pytest.raises(RolloutError, match=r"engine 1 failed while publishing weights of version 1, loading.*1 weights are"):
+    with pytest.raises(RolloutError, match=r"engine 0 failed while publishing weights of version 1, loading.*1 weights are"):
         engine.publish(list(model.named_parameters())[:-1], 1)
     with pytest.raises(RolloutError, match="no weights yet"):
         engine.next_logprobs(kit.prompts((3,))[0])
@@ -243,7 +243,7 @@ def test_what_was_changed_on_the_way_is_refused_by_its_engine(kit, model, other,
     publish_to([first, second], model.named_parameters(), 1)
     transport: Any = second.transport
     transport.change["publish/part"] = lambda payload: payload.replace(b'"sha256": "', b'"sha256": "0')
-    with pytest.raises(RolloutError, match=r"engine 2 failed while publishing weights of version 2, part 1: .*checksum differs"):
+    with pytest.raises(RolloutError, match=r"engine 1 failed while publishing weights of version 2, part 1: .*checksum differs"):
         publish_to([first, second], other.named_parameters(), 2)
     transport.change = {"publish/finish": lambda payload: payload if payload == b"null" else b'"0"'}
     with pytest.raises(RolloutError, match="loading and confirming: the checksum of all parts"):
@@ -288,7 +288,7 @@ def test_a_killed_host_is_named_with_its_last_lines_and_can_be_replaced(kit, mod
     engine.add(requests_for(kit.prompts((3,)), Sampling(n=40, max_tokens=250)))
     engine.step()
     os.kill(host.pid, signal.SIGKILL)
-    with pytest.raises(EngineLostError, match="engine 2 has ended while sampling; it was killed by SIGKILL"):
+    with pytest.raises(EngineLostError, match="engine 1 has ended while sampling; it was killed by SIGKILL"):
         list(iter(engine.step, None))
     assert not engine.alive
     assert not psutil.pid_exists(host.pid)

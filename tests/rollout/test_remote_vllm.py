@@ -13,7 +13,8 @@ from align.learner.plain import plain_weights
 from align.recipe.schema import VLLM
 from align.rollout.engine import requests_for
 from align.rollout.remote.blueprint import blueprint_of
-from align.rollout.remote.engine import local_engines
+from align.rollout.remote.engine import start_engines
+from align.rollout.remote.process import HostProcess
 from align.rollout.remote.publisher import Publisher
 from align.types import Sampling
 
@@ -25,7 +26,8 @@ WIDE = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}  
 def test_vllm_in_a_process_of_its_own(kit, tokenizer):
     old, new = (kit.model(seed=seed, tie_word_embeddings=True, **WIDE) for seed in (1, 2))
     settings = VLLM(kv_cache_gib=0.06, max_model_len=256).model_dump()
-    (engine,) = local_engines(blueprint_of(old, tokenizer, dtype="float32", vllm=settings), 1, Publisher())
+    blueprint = blueprint_of(old, tokenizer, dtype="float32", vllm=settings)
+    (engine,) = start_engines(blueprint, 1, Publisher(), lambda _: HostProcess())
     host = psutil.Process(engine.transport.pid)  # type: ignore[attr-defined]
     try:
         prompts = kit.prompts((5, 60))

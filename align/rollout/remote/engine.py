@@ -1,12 +1,12 @@
-"""An engine whose work is done by a host in another process, and the start of several on this machine."""
+"""An engine whose work is done by a host in another process, and the start of several."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from align.errors import EngineLostError, RolloutError
 from align.rollout.engine import generate_by_steps
-from align.rollout.remote.process import HostProcess
 from align.rollout.remote.publisher import Publisher, publish_to
 from align.rollout.remote.transport import Transport, opened
 from align.rollout.remote.wire import (
@@ -166,22 +165,23 @@ class RemoteEngine:
         self.publisher.leave(self)
 
 
-def local_engines(blueprint: Blueprint, count: int, publisher: Publisher, **limits: float) -> list[RemoteEngine]:
-    """`count` engines in processes of their own on this machine, started side by side.
+def start_engines(
+    blueprint: Blueprint, count: int, publisher: Publisher, connect: Callable[[int], Transport], **limits: float
+) -> list[RemoteEngine]:
+    """`count` engines, started side by side; `connect(i)` starts the host of engine i, and another one after a loss.
 
     Raises as RemoteEngine does, and leaves none.
     """
 
-    def start(number: int) -> RemoteEngine:
-        return RemoteEngine(blueprint, HostProcess, publisher, name=f"engine {number}", **limits)
+    def start(index: int) -> RemoteEngine:
+        return RemoteEngine(blueprint, partial(connect, index), publisher, name=f"engine {index}", **limits)
 
     with ThreadPoolExecutor(count, "engine start") as threads:
-        starts = [threads.submit(start, number) for number in range(1, count + 1)]
+        starts = [threads.submit(start, index) for index in range(count)]
     errors = [error for one in starts if (error := one.exception())]
     if errors:
         for one in starts:
             if not one.exception():
-                with suppress(RolloutError):
-                    one.result().close()
+                one.result().close()
         raise errors[0]
     return [one.result() for one in starts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,7 @@ class Publisher:
         self.engines: set[RemoteEngine] = set()
         self._dtype: torch.dtype = getattr(torch, dtype)
         self._way, self._seconds, self._address = way, seconds, address
+        self._lock = threading.Lock()
         self._buckets = Buckets(largest)
         self._meeting: Meeting | None = None
         self._group: tuple[tuple[RemoteEngine, ...], Member] | None = None
@@ -68,6 +70,10 @@ class Publisher:
         An engine that ends, or does not go on in time, is lost and the others go on. Raises EngineLostError where none is left,
         and RolloutError where one refused the weights; then none serves until a publish has succeeded.
         """
+        with self._lock:  # engines that replace lost ones are given weights on threads of their own
+            return self._publish(engines, weights, version)
+
+    def _publish(self, engines: Sequence[RemoteEngine], weights: Iterable[tuple[str, Tensor]], version: int) -> Publication:
         began = time.monotonic()
         run = _Pass(engines, version, self._seconds)
         if all(engine.holds_all for engine in run.engines) and (trained := run.engines[0].blueprint.trained):
@@ -84,7 +90,9 @@ class Publisher:
     def leave(self, engine: RemoteEngine) -> None:
         """An engine is closed; with the last one goes what was kept for the next publish."""
         self.engines.discard(engine)
-        if not self.engines:
+        if self.engines:
+            return
+        with self._lock:
             self._buckets.close()
             self._group = self._meeting = None
 
