@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from align.rollout.pool import EnginePool
 from align.rollout.remote.blueprint import Blueprint, blueprint_of
 from align.rollout.remote.engine import RemoteEngine, start_engines
 from align.rollout.remote.process import HostProcess
-from align.rollout.remote.publisher import Publisher, publish_to
+from align.rollout.remote.publisher import Publisher
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from align.recipe.schema import Launch, Rollout, TrainRecipe
 
 
@@ -32,8 +32,11 @@ def blueprint_for(recipe: TrainRecipe, rollout: Rollout, model: Any, tokenizer: 
     )
 
 
-def open_engines(recipe: TrainRecipe, rollout: Rollout, blueprint: Blueprint) -> EnginePool:
-    """All engines of the recipe on this machine; one that is lost is replaced, and given the weights of the last publish."""
+def open_engines(recipe: TrainRecipe, rollout: Rollout, blueprint: Blueprint, tell: Callable[[str], None]) -> EnginePool:
+    """All engines of the recipe on this machine; one that is lost is replaced, and given the weights of the last publish.
+
+    `tell` hears of losses.
+    """
     launch = recipe.launch
     publisher = Publisher(dtype=recipe.model.dtype, way=rollout.publish, seconds=rollout.publish_timeout)
 
@@ -45,17 +48,12 @@ def open_engines(recipe: TrainRecipe, rollout: Rollout, blueprint: Blueprint) ->
     def make(index: int) -> RemoteEngine:
         return started.pop(index, None) or RemoteEngine(blueprint, partial(connect, index), publisher, name=f"engine {index}")
 
-    return EnginePool(make, launch.engines, replaces=True, publish=_publish)
-
-
-def _publish(engines: Sequence[RemoteEngine], weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-    publish_to(engines, weights, version)
+    dtype: torch.dtype = getattr(torch, recipe.model.dtype)
+    return EnginePool(make, launch.engines, publish=publisher.publish, kept_dtype=dtype, tell=tell)
 
 
 def _surroundings(launch: Launch, index: int, devices: int) -> dict[str, str]:
     """The GPUs of engine `index`, those after the learners' where there are enough; its share of the cores."""
-    import torch
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     found = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // (launch.learners + launch.engines))))}
     if torch.cuda.is_available():

@@ -77,7 +77,7 @@ class OnDemand(Generic[T]):
             self._site.publish(version)
 
     def metrics(self) -> dict[str, float]:
-        return {}
+        return _replaced(self._site)
 
 
 class Ahead(Generic[T]):
@@ -117,7 +117,7 @@ class Ahead(Generic[T]):
 
     def metrics(self) -> dict[str, float]:
         """Seconds of generating and scoring, which were spent beside training, and the share of time that engines had no work."""
-        return self._metrics
+        return self._metrics | _replaced(self._site)
 
     def _write(self, step: int) -> tuple[T, Timer]:
         timer = Timer()
@@ -138,3 +138,8 @@ class Ahead(Generic[T]):
             begun.cancel()
         self._engine.abandon()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _replaced(site: Site) -> dict[str, float]:
+    """How many engines were lost and replaced so far, where they can be."""
+    return {"engine/replaced": len(site.engine.lost)} if isinstance(site.engine, EnginePool) else {}

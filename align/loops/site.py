@@ -81,7 +81,7 @@ def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_opti
         starts = rollout.engine != "transformers"  # which is there with the model
         with console.activity(f"starting {rollout.engine}") if starts or blueprint else nullcontext():
             if blueprint is not None:
-                engine: SharedEngine = open_engines(recipe, rollout, blueprint)
+                engine: SharedEngine = open_engines(recipe, rollout, blueprint, console.show)
             else:
                 make = partial(_open_engine, rollout, sampled, tokenizer, recipe.model.dtype)
                 engine = _shared_engine(rollout, make, first=first)

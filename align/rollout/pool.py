@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from heapq import heapify, heapreplace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
 from align.errors import EngineLostError, RolloutError
+from align.rollout.driver import Answers, Driver
 from align.rollout.engine import requests_for
 from align.types import Completion, Prompt, Request, Sampling
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from align.rollout.engine import SteppingEngine
 
 Weights = Iterable[tuple[str, "Tensor"]]
-Answers = SimpleQueue["tuple[str, Completion] | Exception"]  # of one call of generate
 Make = Callable[[int], "SteppingEngine"]
+Publish = Callable[[Sequence[Any], Weights, int], object]
 
 
 class EnginePool:
@@ -33,21 +33,28 @@ class EnginePool:
     """
 
     def __init__(
-        self, make: Make, number: int = 1, *, replaces: bool = False, publish: Callable[..., None] | None = None
+        self,
+        make: Make,
+        number: int = 1,
+        *,
+        publish: Publish | None = None,
+        kept_dtype: torch.dtype | None = None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`make` gives engine number i. With `replaces` the last weights are kept, for engines that take the place of lost ones.
+        """`make` gives engine number i; `publish(engines, weights, version)` hands weights to several of them in one pass.
 
-        `publish(engines, weights, version)` hands weights to several engines in one pass; default: one after the other.
+        With `kept_dtype` the last weights are kept in host memory, as this type, and an engine that is lost is replaced: `tell`
+        hears of it.
         """
         self.version: int | None = None
-        self._make, self._replaces = make, replaces
+        self._make, self._kept_dtype, self._tell = make, kept_dtype, tell
         self._publish = publish or _publish_in_turn
         self._kept: list[tuple[str, Tensor]] = []
         self.lost: list[str] = []  # what became of engines that were replaced
-        self._drivers: list[_Driver] = []
+        self._drivers: list[Driver] = []
         try:
             for index in range(number):
-                self._drivers.append(_Driver(make(index), index, self._replacement if replaces else None))
+                self._drivers.append(Driver(make(index), index, self))
         except BaseException:
             self.close()
             raise
@@ -58,7 +65,7 @@ class EnginePool:
         Raises RolloutError as the engines do. Who leaves the iterator ends what runs for it.
         """
         answers: Answers = SimpleQueue()
-        asked: list[tuple[_Driver, list[str]]] = []
+        asked: list[tuple[Driver, list[str]]] = []
         waiting = 0
         try:
             for driver, lots in self._shared_out(requests_for(prompts, sampling)):
@@ -78,13 +85,17 @@ class EnginePool:
 
     def next_logprobs(self, prompt: Prompt) -> Tensor:
         """logp_V: natural logs of what follows the prompt. What is being written waits."""
-        with self._drivers[0].parked() as engine:
-            running = engine.interrupt()
-            try:
-                logp_V: Tensor = engine.next_logprobs(prompt)  # type: ignore[attr-defined]
-            finally:
-                engine.add(running)
-            return logp_V
+        for driver in self._drivers:
+            with driver.parked() as engine:
+                if engine is None:
+                    continue
+                running = engine.interrupt()
+                try:
+                    logp_V: Tensor = engine.next_logprobs(prompt)  # type: ignore[attr-defined]
+                finally:
+                    engine.add(running)
+                return logp_V
+        raise RolloutError("no engine is there: all are lost", fix="start the run again with --resume")
 
     @contextmanager
     def turn(self) -> Iterator[Self]:
@@ -94,15 +105,17 @@ class EnginePool:
     def publish(self, weights: Weights, version: int) -> None:
         """Give all engines new weights, between two of their steps, on the thread of the caller."""
         with ExitStack() as stack:
-            engines = [stack.enter_context(driver.parked()) for driver in self._drivers]
+            parked = [stack.enter_context(driver.parked()) for driver in self._drivers]
+            engines = [engine for engine in parked if engine is not None]
             self.version = None
-            if self._replaces:
-                self._kept = [(name, tensor.detach().to("cpu", copy=True)) for name, tensor in weights]
+            if self._kept_dtype is not None:
+                self._kept = [(name, _kept(tensor, self._kept_dtype)) for name, tensor in weights]
                 weights = self._kept
             try:
-                self._publish(engines, weights, version)
+                if engines:
+                    self._publish(engines, weights, version)
             except EngineLostError as error:
-                if not self._replaces:  # else its thread meets the loss at the next step, and a new one gets the weights kept
+                if self._kept_dtype is None:  # else its thread meets the loss, and a new one gets the weights that were kept
                     self.abandon(error)
                     raise
             except Exception as error:
@@ -134,9 +147,10 @@ class EnginePool:
     def _each(self, call: Callable[[SteppingEngine], None]) -> None:
         for driver in self._drivers:
             with driver.parked() as engine:
-                call(engine)
+                if engine is not None:
+                    call(engine)
 
-    def _shared_out(self, requests: Sequence[Request]) -> list[tuple[_Driver, list[list[Request]]]]:
+    def _shared_out(self, requests: Sequence[Request]) -> list[tuple[Driver, list[list[Request]]]]:
         """The samples of each prompt to whoever has least to do."""
         least = [(driver.load, index) for index, driver in enumerate(self._drivers)]
         heapify(least)
@@ -147,159 +161,22 @@ class EnginePool:
             heapreplace(least, (load + len(lot), index))
         return [(self._drivers[index], given) for index, given in lots.items()]
 
-    def _replacement(self, index: int, error: EngineLostError) -> SteppingEngine:
+    def replacement(self, index: int, error: EngineLostError) -> SteppingEngine | None:
+        """See `Replacements`."""
+        if self._kept_dtype is None:
+            return None
         self.lost.append(error.message)
-        engine = self._make(index)
-        if self._kept and self.version is not None:
+        self._tell(f"{error.message}; another one is started in its place")
+        return self._make(index)
+
+    def take_up(self, engine: SteppingEngine) -> None:
+        """See `Replacements`."""
+        if self.version is not None:
             engine.publish(iter(self._kept), self.version)
-        return engine
 
 
-class _Driver:
-    """One engine and the thread that steps it while there is something to do."""
-
-    def __init__(
-        self, engine: SteppingEngine, index: int, replacement: Callable[[int, EngineLostError], SteppingEngine] | None
-    ) -> None:
-        self._engine, self._index, self._replacement = engine, index, replacement
-        self._stepping = threading.Lock()  # held while the engine is worked with
-        self._changed = threading.Condition()  # guards what follows
-        self._new: list[tuple[list[Request], Answers]] = []
-        self._running: dict[str, tuple[Request, Answers]] = {}
-        self._unwanted: set[str] = set()
-        self._parked = self._losses = 0
-        self._closing = False
-        self._idle, self._idle_since = 0.0, time.perf_counter()
-        self._thread = threading.Thread(target=self._run, name=f"align-engine-{index}", daemon=True)
-        self._thread.start()
-
-    @property
-    def load(self) -> int:
-        """How many samples it has yet to finish."""
-        with self._changed:
-            return len(self._running) + sum(len(requests) for requests, _ in self._new)
-
-    def ask(self, lots: Iterable[list[Request]], answers: Answers) -> None:
-        with self._changed:
-            self._new += [(requests, answers) for requests in lots]
-            self._changed.notify_all()
-
-    def forget(self, names: Iterable[str]) -> None:
-        """Nobody waits for these any more."""
-        with self._changed:
-            gone = set(names)
-            self._new = [(kept, to) for lot, to in self._new if (kept := [one for one in lot if one.name not in gone])]
-            self._unwanted |= gone & self._running.keys()
-            self._changed.notify_all()
-
-    @contextmanager
-    def parked(self) -> Iterator[SteppingEngine]:
-        """The engine itself, between two steps."""
-        with self._changed:
-            self._parked += 1
-        try:
-            with self._stepping:
-                yield self._engine
-        finally:
-            with self._changed:
-                self._parked -= 1
-                self._changed.notify_all()
-
-    def abandon(self, error: Exception) -> None:
-        with self._changed:
-            users = [to for _, to in self._new] + [to for _, to in self._running.values()]
-            self._new, self._unwanted = [], set(self._running)
-            self._changed.notify_all()
-        for answers in {id(answers): answers for answers in users}.values():
-            answers.put(error)
-
-    def idle_seconds(self) -> float:
-        with self._changed:
-            return self._idle + (time.perf_counter() - self._idle_since if self._idle_since else 0.0)
-
-    def close(self) -> None:
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        self._thread.join(5.0)
-        self._engine.close()
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                while self._parked or not (self._closing or self._new or self._running):
-                    self._changed.wait()
-                if self._closing:
-                    return
-                self._clock(idle=False)
-                new, self._new = self._new, []
-                unwanted, self._unwanted = self._unwanted, set()
-                for requests, answers in new:
-                    self._running |= {request.name: (request, answers) for request in requests}
-                for name in unwanted:
-                    self._running.pop(name, None)
-            with self._stepping:
-                self._advance(new, unwanted)
-            with self._changed:
-                if not self._running and not self._new:
-                    self._clock(idle=True)
-
-    def _advance(self, new: Sequence[tuple[list[Request], Answers]], unwanted: set[str]) -> None:
-        try:
-            if unwanted:
-                self._engine.interrupt(unwanted)
-            for requests, answers in new:
-                self._take_on(requests, answers)
-            self._deliver(self._engine.step())
-        except EngineLostError as error:
-            self._replace(error)
-        except Exception as error:  # noqa: BLE001  whatever it is, those who wait have to hear of it
-            with suppress(Exception):
-                self._engine.interrupt()
-            self.abandon(error)
-
-    def _take_on(self, requests: list[Request], answers: Answers) -> None:
-        try:
-            self._engine.add(requests)
-        except EngineLostError:
-            raise
-        except RolloutError as error:  # of these prompts: others are not concerned
-            with self._changed:
-                for request in requests:
-                    self._running.pop(request.name, None)
-            answers.put(error)
-
-    def _deliver(self, finished: Sequence[tuple[str, Completion]]) -> None:
-        with self._changed:
-            taken = [(self._running.pop(name, None), name, completion) for name, completion in finished]
-        if finished:
-            self._losses = 0
-        for known, name, completion in taken:
-            if known is not None:
-                known[1].put((name, completion))
-
-    def _replace(self, error: EngineLostError) -> None:
-        """Another engine does what this one had not finished, unless two were lost before anything was finished."""
-        self._losses += 1
-        if self._replacement is None or self._losses > 2:
-            self.abandon(error)
-            return
-        with suppress(Exception):
-            self._engine.close()
-        try:
-            self._engine = self._replacement(self._index, error)
-            with self._changed:
-                again = [request for request, _ in self._running.values()]
-            self._engine.add(again)
-        except EngineLostError as again_lost:
-            self._replace(again_lost)
-        except Exception as failure:  # noqa: BLE001
-            self.abandon(failure)
-
-    def _clock(self, *, idle: bool) -> None:
-        if self._idle_since and not idle:
-            self._idle += time.perf_counter() - self._idle_since
-        self._idle_since = time.perf_counter() if idle else 0.0
+def _kept(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None, copy=True)
 
 
 def _by_prompt(requests: Sequence[Request]) -> list[list[Request]]:

@@ -7,6 +7,7 @@ import time
 from typing import Any, ClassVar
 
 import pytest
+import torch
 
 from align.errors import EngineLostError, RolloutError
 from align.rollout.pool import EnginePool
@@ -141,7 +142,7 @@ class Mortal(TransformersEngine):
 
 def test_a_lost_engine_is_replaced_and_its_samples_are_written_again(kit, pool_of, alone, model):
     Mortal.lives = [12, 10**9]
-    pool = pool_of(2, Mortal, replaces=True)
+    pool = pool_of(2, Mortal, kept_dtype=torch.float32)
     other = kit.model(seed=3)
     pool.publish(list(other.state_dict().items()), 1)
     prompts = kit.prompts((3, 17, 9, 30))
@@ -151,9 +152,37 @@ def test_a_lost_engine_is_replaced_and_its_samples_are_written_again(kit, pool_o
     same(found, kit.by_sample(TransformersEngine(other, pool._drivers[0]._engine._tokenizer).generate(prompts, SAMPLING)))
 
 
+def test_weights_go_to_the_others_while_a_lost_engine_is_being_replaced(kit, tokenizer):
+    first, second = kit.model(seed=1), kit.model(seed=2)
+    let_start, begun, told = threading.Event(), threading.Event(), []
+    Mortal.lives = [8, 10**9]
+
+    def make(index: int) -> Any:
+        if told:
+            begun.set()
+            assert let_start.wait(20)
+        return Mortal(kit.model(), tokenizer)
+
+    pool = EnginePool(make, 2, kept_dtype=torch.float32, tell=told.append)
+    try:
+        pool.publish(list(first.state_dict().items()), 1)
+        stream = pool.generate(kit.prompts((3, 17, 9, 30)), Sampling(n=2, max_tokens=30, seed=1))
+        found = [next(stream)]  # of the engine that lives
+        assert begun.wait(20)
+        assert told == ["engine 0 was killed by SIGKILL; another one is started in its place"]
+        pool.publish(list(second.state_dict().items()), 2)
+        let_start.set()
+        found += stream
+    finally:
+        let_start.set()
+        pool.close()
+    assert len(found) == 8
+    assert sum(completion.versions == (2,) * len(completion.versions) for completion in found) >= 4  # written anew
+
+
 def test_engines_that_are_lost_again_and_again_end_the_call(kit, pool_of):
     Mortal.lives = [0] * 9
-    pool = pool_of(1, Mortal, replaces=True)
+    pool = pool_of(1, Mortal, kept_dtype=torch.float32)
     with pytest.raises(EngineLostError, match="killed by SIGKILL"):
         list(pool.generate(kit.prompts((3,)), SAMPLING))
     Mortal.lives = [1]
