@@ -1,4 +1,4 @@
-"""What is estimated of a table of samples, by name (pass@8, pass^8, avg@8, maj@8, best@8, cot-pass@8): a value for each problem."""
+"""What is estimated of a table of samples, by name (pass@8, pass^8, avg@8, maj@8, best@8, cot-pass@8), problem by problem."""
 
 from __future__ import annotations
 
@@ -76,12 +76,17 @@ def by_judge(table: SampleTable, reward: str, threshold: float = 0.5) -> SampleT
 
 
 def with_answers(table: SampleTable) -> SampleTable:
-    """The same table with the answer that each completion marks as its final one, for maj@k; answers that are there stay."""
+    """The same table with an answer for each completion, for maj@k; answers that are there stay.
+
+    It is the answer that the text after the thinking marks as its final one, or else its last word.
+    """
     from align.rewards.answers import final_answer, visible_part
 
     def answer(sample: Sample) -> str | None:
         visible = visible_part(sample.completion or "")
-        return sample.answer if sample.answer is not None or visible is None else final_answer(visible)
+        if sample.answer is not None or visible is None:
+            return sample.answer
+        return final_answer(visible) or next(iter(visible.split()[-1:]), None)
 
     return replace(table, samples=tuple(replace(sample, answer=answer(sample)) for sample in table.samples))
 

@@ -26,6 +26,7 @@ from align.storage import storage_errors, write_atomically
 
 KEPT = ("problem", "index", "correct", "source", "reward", "tokens", "finish_reason", "completion", "answer", "reference")
 _DATED = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d{2}-\d{2}T[\d.-]+))?\.jsonl")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}T[\d.-]*\d")
 _OURS = ("index", "correct", "reward", "tokens", "finish_reason", "answer")
 
 
@@ -41,8 +42,8 @@ def is_results(content: Any) -> bool:
 
 def samples_of_results(path: Path) -> list[Path]:
     """The samples beside a results file that were written with it. Raises DataError where there are none."""
-    date = path.stem.partition("_")[2]
-    files = [one for one in _sample_files(path.parent) if date and one.stem.endswith(date)]
+    date = _DATE.search(path.stem)
+    files = [one for one in _sample_files(path.parent) if date is not None and one.stem.endswith(date.group())]
     if not files:
         raise DataError(
             "holds averages, and no samples of the same date are beside it",

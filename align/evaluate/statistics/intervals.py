@@ -55,7 +55,7 @@ def mean_with_interval(
     on one text, say) are not independent and count as one draw; by default every problem is one.
 
     - `bootstrap`: percentiles of the means of resampled problems (or clusters). Deterministic for a seed.
-    - `t`: mean +- t * clustered standard error with (clusters - 1) degrees of freedom, cut to [0, 1] (Miller 2024, sec. 2).
+    - `t`: mean +- t * clustered standard error with (clusters - 1) degrees of freedom, cut to [0, 1] (Miller 2024).
     - `wilson`: Wilson's interval (1927) with t for z and the effective number of problems m (1 - m) / SE^2, which keeps its
       promise near 0 and 1 and for few problems (the like of Franco et al. 2019 for clustered samples).
 
@@ -83,7 +83,7 @@ def mean_with_interval(
 def standard_error(values_P: Sequence[float], clusters_P: Sequence[Hashable] | None = None) -> float:
     """Standard error of the mean over problems, clustered where `clusters_P` says so; NaN for a single cluster.
 
-    sqrt(C / (C-1) * sum_c (sum_{p in c} (v_p - mean))^2) / P: Miller 2024, eq. 4, with the factor C / (C-1) for few clusters.
+    sqrt(C / (C-1) * sum_c (sum_{p in c} (v_p - mean))^2) / P: Miller 2024, with the factor C / (C-1) for few clusters.
     Where each problem is a cluster this is the sample standard deviation / sqrt(P). Values may be any real numbers.
     """
     values = np.asarray(values_P, dtype=np.float64)

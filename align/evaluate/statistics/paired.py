@@ -51,7 +51,7 @@ def compare_paired(
     """Compare two models by one value in [0, 1] a problem, the same problems in the same order.
 
     The standard error is that of the differences, which is what pairing gains: SE^2 = SE_first^2 + SE_second^2 - 2 Cov
-    (Miller 2024, eq. 7), clustered as in `standard_error`. The interval is difference +- t * SE; where every difference is -1, 0
+    (Miller 2024), clustered as in `standard_error`. The interval is difference +- t * SE; where every difference is -1, 0
     or 1 it is Bonett and Price's (2012), which adds one problem to either side, because with few problems that differ the plain
     one promises too much; where the differences do not vary at all it is as wide as Wilson's for the share of problems that would
     differ.

@@ -1,4 +1,4 @@
-"""How many problems and samples a difference needs, and the smallest difference that a design detects (Miller 2024, sec. 5)."""
+"""How many problems and samples a difference needs, and the smallest difference that a design detects (Miller 2024)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def measured_spread(first_P: Sequence[tuple[int, int]], second_P: Sequence[tuple
 def problems_needed(difference: float, spread: Spread, *, samples: int = 1, power: float = 0.8, alpha: float = 0.05) -> int:
     """Problems with which a true difference is found (p < alpha, two-sided) with probability `power`.
 
-    (z_{1 - alpha/2} + z_power)^2 (omega^2 + (sigma_1^2 + sigma_2^2) / samples) / difference^2, rounded up: Miller 2024, eq. 9.
+    (z_{1 - alpha/2} + z_power)^2 (omega^2 + (sigma_1^2 + sigma_2^2) / samples) / difference^2, rounded up (Miller 2024).
     Raises ValueError for a difference of 0 or probabilities outside (0, 1).
     """
     if difference == 0:
@@ -79,7 +79,7 @@ def problems_needed(difference: float, spread: Spread, *, samples: int = 1, powe
 
 
 def detectable_difference(problems: int, spread: Spread, *, samples: int = 1, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest true difference that `problems` find with probability `power`: Miller 2024, eq. 10."""
+    """The smallest true difference that `problems` find with probability `power`."""
     return _quantiles(power, alpha) * math.sqrt(spread.per_problem(samples) / problems)
 
 
