@@ -152,7 +152,8 @@ def _clusters(tables: Sequence[SampleTable], column: str) -> dict[str, Hashable]
         for problem, samples in table.problems.items():
             first = samples[0]
             inner = first.columns.get("columns") or first.columns.get("doc") or {}
-            value = getattr(first, column, None) or first.columns.get(column) or inner.get(column)
+            known = (getattr(first, column, None), first.columns.get(column), inner.get(column))
+            value = next((one for one in known if one is not None), None)
             if value is None:
                 raise DataError(f"problem {problem} has no {column!r}", place=table.name, fix="name a column that every row has")
             found[problem] = str(value)
