@@ -71,11 +71,14 @@ def test_paired_intervals_hold_the_truth() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("problems", [30, 100, 500])
 @pytest.mark.parametrize("samples", [1, 8])
-@pytest.mark.parametrize("beta", [(5, 5), (0.5, 0.5), (7, 3), (19, 1)])
+@pytest.mark.parametrize("beta", [(5, 5), (0.5, 0.5), (7, 3), (19, 1), (49, 1)])
 def test_figures_of_the_documentation(
     beta: tuple[float, float], samples: int, problems: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shares = {method: coverage(method, beta=beta, samples=samples, problems=problems, trials=2000) for method in INTERVAL_METHODS}
+    trials = 2000 if problems < 500 else 1000
+    shares = {
+        method: coverage(method, beta=beta, samples=samples, problems=problems, trials=trials) for method in INTERVAL_METHODS
+    }
     figures = "  ".join(f"{method} {share:.3f}" for method, share in shares.items())
     with capsys.disabled():
         sys.stdout.write(f"\nBeta{beta} samples {samples} problems {problems}  {figures}")
@@ -91,7 +94,8 @@ def test_figures_of_the_documentation(
 def test_paired_figures_of_the_documentation(
     beta: tuple[float, float], samples: int, problems: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hits, flips, ts = paired_coverage(beta=beta, samples=samples, problems=problems, trials=2000)
+    trials = 2000 if problems < 500 else 1000
+    hits, flips, ts = paired_coverage(beta=beta, samples=samples, problems=problems, trials=trials)
     with capsys.disabled():
         sys.stdout.write(f"\nBeta{beta} samples {samples} problems {problems}  interval {hits:.3f} flips {flips:.3f} t {ts:.3f}")
     assert hits >= 0.93
