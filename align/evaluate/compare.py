@@ -75,20 +75,29 @@ def compare_tables(
     if len(set(names)) < len(names):
         raise RecipeError("a model is named twice", fix="name each file or folder once")
     clusters = _clusters(tables, cluster) if cluster is not None else None
-    models = tuple(summarize_samples(one, wanted, method=method, clusters=clusters, seed=seed) for one in tables)
+    # A vote takes long: each problem of each model is estimated once, for its summary and for all its pairs.
+    values = {one.name: {what.name: problem_values(one, what, seed=seed) for what in wanted} for one in tables}
+    models = tuple(
+        summarize_samples(one, wanted, method=method, clusters=clusters, seed=seed, values=values[one.name]) for one in tables
+    )
     chosen = itertools.combinations(tables, 2) if all_pairs else ((tables[0], other) for other in tables[1:])
-    pairs = [_pair(first, second, wanted, clusters, seed) for first, second in chosen]
+    pairs = [_pair(first, second, wanted, values, clusters, seed) for first, second in chosen]
     adjusted = {what.name: holm([pair.differences[what.name].p_flip for pair in pairs]) for what in wanted}
     return ComparisonReport(
         models=models,
         pairs=tuple(
-            replace(pair, p_holm={name: values[number] for name, values in adjusted.items()}) for number, pair in enumerate(pairs)
+            replace(pair, p_holm={name: some[number] for name, some in adjusted.items()}) for number, pair in enumerate(pairs)
         ),
     )
 
 
 def _pair(
-    first: SampleTable, second: SampleTable, wanted: Sequence[Estimator], clusters: Mapping[str, Hashable] | None, seed: int
+    first: SampleTable,
+    second: SampleTable,
+    wanted: Sequence[Estimator],
+    values: Mapping[str, Mapping[str, Mapping[str, float]]],
+    clusters: Mapping[str, Hashable] | None,
+    seed: int,
 ) -> Pair:
     shared = [problem for problem in first.problems if problem in second.problems]
     if not shared:
@@ -103,18 +112,18 @@ def _pair(
     source_of = {problem: first.problems[problem][0].source for problem in shared}
     sources = list(dict.fromkeys(source_of.values()))
     for what in wanted:
-        values = [problem_values(table, what, seed=seed) for table in (first, second)]
-        usable = [problem for problem in shared if problem in values[0] and problem in values[1]]
+        both = [values[table.name][what.name] for table in (first, second)]
+        usable = [problem for problem in shared if problem in both[0] and problem in both[1]]
         if not usable:
             raise DataError(
                 f"on no problem do both have the {what.k} samples with a verdict that {what.name} needs",
                 place=f"{first.name}, {second.name}",
                 fix="ask for a smaller k",
             )
-        differences[what.name] = _compared(values, usable, clusters, seed)
+        differences[what.name] = _compared(both, usable, clusters, seed)
         for source in sources if len(sources) > 1 else ():
             if members := [problem for problem in usable if source_of[problem] == source]:
-                by_source.setdefault(source, {})[what.name] = _compared(values, members, clusters, seed)
+                by_source.setdefault(source, {})[what.name] = _compared(both, members, clusters, seed)
     solved = [{problem for problem in shared if _solved(table, problem)} for table in (first, second)]
     judged = [problem for problem in shared if _judged(first, problem) and _judged(second, problem)]
     return Pair(

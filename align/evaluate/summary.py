@@ -75,11 +75,13 @@ def summarize_samples(
     method: IntervalMethod = "wilson",
     clusters: Mapping[str, Hashable] | None = None,
     seed: int = 0,
+    values: Mapping[str, Mapping[str, float]] | None = None,
 ) -> ModelSummary:
     """Every wanted estimate, as a mean over problems; see `problem_values` for what becomes of errors.
 
-    `clusters` puts problems together that are not independent. Raises DataError where no problem has enough samples for one of
-    the estimates, or the table lacks what it needs.
+    `clusters` puts problems together that are not independent; `values` are those of `problem_values` by estimator, where they
+    are known already. Raises DataError where no problem has enough samples for one of the estimates, or the table lacks what it
+    needs.
     """
     table.judged()
     part_of = {
@@ -91,20 +93,20 @@ def summarize_samples(
     left_out: dict[str, int] = {}
     parts: dict[str, dict[str, dict[str, Estimate]]] = {part: {} for part in part_of}
     for what in wanted:
-        values = problem_values(table, what, seed=seed)
-        if not values:
+        found = values[what.name] if values is not None else problem_values(table, what, seed=seed)
+        if not found:
             raise DataError(
                 f"no problem has the {what.k} samples with a verdict that {what.name} needs",
                 place=table.name,
                 fix="ask for a smaller k, or evaluate with more samples a problem",
             )
-        estimates[what.name] = _mean(values, list(values), clusters, method, seed)
-        left_out[what.name] = len(table.problems) - len(values)
+        estimates[what.name] = _mean(found, list(found), clusters, method, seed)
+        left_out[what.name] = len(table.problems) - len(found)
         for part, belongs in part_of.items():
             for value in dict.fromkeys(one for one in belongs.values() if one is not None):
-                members = [problem for problem in values if belongs[problem] == value]
+                members = [problem for problem in found if belongs[problem] == value]
                 if members:
-                    parts[part].setdefault(value, {})[what.name] = _mean(values, members, clusters, method, seed)
+                    parts[part].setdefault(value, {})[what.name] = _mean(found, members, clusters, method, seed)
     return ModelSummary(
         name=table.name,
         problems=len(table.problems),
@@ -113,7 +115,7 @@ def summarize_samples(
         estimates=estimates,
         left_out=left_out,
         errors_as_wrong=_errors_as_wrong(table, wanted, seed) if table.errors else {},
-        parts={part: values for part, values in parts.items() if values},
+        parts={part: several for part, several in parts.items() if several},
         reward=_mean_known([sample.reward for sample in table.samples]),
         lengths=_lengths(table),
     )
