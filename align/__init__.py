@@ -16,9 +16,36 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from align.api import audit, calibrate, check, doctor, evaluate, export, recipes, score, train
+    from align.api import (
+        audit,
+        calibrate,
+        check,
+        compare,
+        convert_samples,
+        doctor,
+        evaluate,
+        export,
+        power,
+        recipes,
+        score,
+        train,
+    )
 
-__all__ = ["__version__", "audit", "calibrate", "check", "doctor", "evaluate", "export", "recipes", "score", "train"]
+__all__ = [
+    "__version__",
+    "audit",
+    "calibrate",
+    "check",
+    "compare",
+    "convert_samples",
+    "doctor",
+    "evaluate",
+    "export",
+    "power",
+    "recipes",
+    "score",
+    "train",
+]
 
 _LINKED = ("rewards", "data", "launch", "recipes")
 

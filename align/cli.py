@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from align import __version__
+from align import __version__, cli_samples
 from align.errors import AlignError, RecipeError, RewardError
 
 if TYPE_CHECKING:
@@ -271,6 +271,9 @@ def calibrate(
     from align.evaluate.calibration_table import calibration_table
 
     _show(calibration_table(api.calibrate(data, label, value=value, threshold=threshold)))
+
+
+cli_samples.add_commands(app)
 
 
 @recipes_app.command("list")

@@ -57,7 +57,21 @@ def test_unknown_names_are_attribute_errors() -> None:
 
 def test_dir_shows_the_public_functions() -> None:
     assert dir(align) == sorted(
-        ["__version__", "audit", "calibrate", "check", "doctor", "evaluate", "export", "recipes", "score", "train"]
+        [
+            "__version__",
+            "audit",
+            "calibrate",
+            "check",
+            "compare",
+            "convert_samples",
+            "doctor",
+            "evaluate",
+            "export",
+            "power",
+            "recipes",
+            "score",
+            "train",
+        ]
     )
 
 

@@ -51,12 +51,15 @@ def assert_refused(done: subprocess.CompletedProcess[str], code: int, *words: st
 def test_help_shows_every_command(tmp_path: Path) -> None:
     done = align("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for command in ("train", "check", "evaluate", "score", "recipes", "doctor", "export"):
+    for command in ("train", "check", "evaluate", "score", "recipes", "doctor", "export", "compare", "power", "convert-samples"):
         assert f" {command} " in done.stdout
     assert "--install-completion" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["train", "check", "evaluate", "score", "export", "recipes copy", "recipes show"])
+@pytest.mark.parametrize(
+    "command",
+    ["train", "check", "evaluate", "score", "export", "compare", "power", "convert-samples", "recipes copy", "recipes show"],
+)
 def test_help_of_a_command_has_an_example(command: str, tmp_path: Path) -> None:
     done = align(*command.split(), "--help", cwd=tmp_path)
     assert done.returncode == 0

@@ -76,6 +76,7 @@ PAGES = [
     "docs/verifiers.md",
     "docs/sandbox.md",
     "docs/preference.md",
+    "docs/statistics.md",
 ]
 
 
@@ -115,6 +116,27 @@ def folder(tmp_path_factory):
     pairs = [{"prompt": f"What is {i}+{i}?", "chosen": f"so {2 * i}", "rejected": f"so {2 * i + 1}"} for i in range(8)]
     for name in ("pairs.jsonl", "held_out.jsonl"):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    for model in ("base", "tuned"):
+        samples = folder / "lm_eval" / model / "samples_gsm8k_2025-01-02T03-04-05.6.jsonl"
+        samples.parent.mkdir(parents=True)
+        lines = [
+            {
+                "doc_id": i,
+                "resps": [["so 4"]],
+                "filtered_resps": ["4"],
+                "filter": kind,
+                "metrics": ["exact_match"],
+                "exact_match": i % 2,
+            }
+            for kind in ("strict-match", "flexible-extract")
+            for i in range(4)
+        ]
+        samples.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    (folder / "HumanEval.jsonl").write_text('{"task_id": "HumanEval/0"}\n')
+    (folder / "evals" / "code").mkdir(parents=True)
+    (folder / "evals" / "code" / "samples.jsonl").write_text(
+        json.dumps({"prompt_id": "HumanEval:0", "sample": 0, "correct": True, "completion": "def f():\n    return 1"}) + "\n"
+    )
     run(folder, cut("align train quickstart/sft"))
     run(folder, cut("align train quickstart/grpo"))
     return folder
@@ -147,6 +169,15 @@ def test_the_python_of_the_readme_runs(checkout, folder):
     shorter = code.replace('"output_dir', f'{words}, "output_dir')
     assert shorter != code
     assert re.search(r"'value': [\d.]+", run(folder, [sys.executable, "-c", shorter]))
+
+
+def test_the_python_of_the_statistics_runs(checkout, folder, tmp_path):
+    here = shutil.copytree(folder, tmp_path / "here")
+    text = (checkout / "docs" / "statistics.md").read_text()
+    for command in commands(text)[:2]:
+        run(here, cut(command))
+    (code,) = blocks(text, "python")
+    assert "0.00299" in run(here, [sys.executable, "-c", code])
 
 
 def test_the_recipe_of_the_readme_is_valid(checkout, folder):
