@@ -25,16 +25,11 @@ def launch(recipe: Recipe) -> Iterator[Finding]:
 
 
 def mode(recipe: RLRecipe | OnlinePreferenceRecipe) -> Iterator[Finding]:
-    """`overlap` and `async` sample while the learner works, so there must be something else to sample with."""
-    rollout, launch = recipe.rollout, recipe.launch
-    if rollout.mode == "sync":
-        return
-    if launch.placement == "colocated":
-        message = f"rollout.mode = {rollout.mode} samples while the learners train, and colocated engines sleep meanwhile"
+    """`overlap` and `async` sample while the learners work."""
+    mode = recipe.rollout.mode
+    if mode != "sync" and recipe.launch.placement == "colocated":
+        message = f"rollout.mode = {mode} samples while the learners train, and colocated engines sleep meanwhile"
         yield Finding(key="rollout.mode", message=message, fix="write launch: {placement: separate}, or rollout: {mode: sync}")
-    elif not launch.engines and rollout.engine == "transformers":
-        message = f"rollout.mode = {rollout.mode} samples while the model is trained, and the engine shares that model"
-        yield Finding(key="rollout.mode", message=message, fix="write launch: {engines: 1} or more, or rollout: {mode: sync}")
 
 
 def _of_ray_alone(recipe: Recipe) -> Iterator[Finding]:
