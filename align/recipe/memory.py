@@ -96,10 +96,13 @@ class Estimator:
         for seat in seats:
             if seat.device is not None or not where.is_gpu:
                 kinds.setdefault((not seat.is_first, not seat.learners, not seat.engines), []).append(seat)
-        devices = [
-            DeviceMemory(seats=kinds[kind], parts=list(self._parts(recipe, shape, where, kinds[kind][0])), hardware=where)
-            for kind in sorted(kinds)
-        ]
+        devices: list[DeviceMemory] = []
+        for _, same in sorted(kinds.items()):
+            parts = list(self._parts(recipe, shape, where, same[0]))
+            if devices and devices[-1].parts == parts:  # the first learner has nothing that the others do not have
+                devices[-1].seats.extend(same)
+            else:
+                devices.append(DeviceMemory(seats=same, parts=parts, hardware=where))
         host = list(_host_parts(recipe, shape, seats)) if where.is_gpu else []
         return Memory(devices=devices, host=host, seats=seats, shape=shape, known_as=self.known_as)
 

@@ -1,7 +1,7 @@
 """How much of a trained model each rank holds: whole (ZeRO stage 0), or divided by DeepSpeed.
 
-The terms are those of DeepSpeed for weights in float32 (its stage_1_and_2.py and stage3.py): stages 1 and 2 keep a copy of a rank's
-share of the weights beside the weights, stage 3 only the shares.
+The terms are those of DeepSpeed for weights in float32 (its stage_1_and_2.py and stage3.py): beside the weights, or a rank's share of
+them, its optimizer has a copy of that share.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ class Sharding:
         return self.share(sizes.all) + FLOAT32 * sizes.small if self.stage == 3 else FLOAT32 * sizes.all
 
     def copy(self, trained: int) -> int:
-        """The optimizer's own weights, which only stage 3 does without, unless they are elsewhere."""
-        return self.share(trained) if self.stage in (1, 2) or (self.stage == 3 and self.offload) else 0
+        """The optimizer's own weights."""
+        return self.share(trained) if self.stage else 0
 
     def moments(self, trained: int) -> int:
         return 2 * (self.share(trained) if self.stage else FLOAT32 * trained)
 
     def gradients(self, trained: int) -> int:
-        return FLOAT32 * trained if self.stage < 2 else self.share(trained)
+        """Stage 2 has a rank's share twice when it steps: tensor by tensor and as one."""
+        return FLOAT32 * trained if self.stage < 2 else self.share(trained) * (2 if self.stage == 2 else 1)
 
     def parts(self, sizes: Sizes) -> Iterator[Part]:
         """On the device: weights, the optimizer's copy and moments, gradients, and what is set aside for messages."""
@@ -70,7 +71,7 @@ class Sharding:
             yield Part(name="optimizer (AdamW)", bytes=self.moments(sizes.trained), held="always", how=own)
         if not (self.offload and self.stage >= 2):
             held = "always" if self.stage == 3 else "update"
-            own = f"{how}float32{self._divided(2)}"
+            own = f"{how}{'2 x ' * (self.stage == 2)}float32{self._divided(2)}"
             yield Part(name="gradients", bytes=self.gradients(sizes.trained), held=held, how=own)
         yield from self.messages(sizes)
 
@@ -89,8 +90,8 @@ class Sharding:
             yield Part(name="gathered weights", bytes=FLOAT32 * elements, held="update", how=how)
 
     def host(self, trained: int) -> int:
-        """On the host: what `offload_optimizer` puts there."""
-        return self.copy(trained) + self.moments(trained) + self.share(trained) if self.offload else 0
+        """On the host: what `offload_optimizer` puts there, with gradients and new weights on their way."""
+        return self.copy(trained) + self.moments(trained) + 2 * self.share(trained) if self.offload else 0
 
     def _divided(self, stage: int) -> str:
         return f" / {self.world} ranks" if self.stage >= stage and self.world > 1 else ""

@@ -12,7 +12,7 @@ from align.recipe.validate.findings import Finding, installed
 GPU_DEVICES = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, and either under WSL: seen without a library
 
 
-def launch(recipe: Recipe) -> Iterator[Finding]:
+def processes(recipe: Recipe) -> Iterator[Finding]:
     launch = recipe.launch
     if launch.on == "ray" and not installed("ray"):
         fix = "pip install 'align[ray]', or write on: local"
