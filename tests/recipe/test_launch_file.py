@@ -29,7 +29,7 @@ def test_it_lies_over_the_recipe_and_under_the_overrides(write: Write) -> None:
     assert resolved.origins["train.learning_rate"] == "mine.yaml:4"
     assert resolved.origins["launch.learners"] == "mine.yaml:1"
     assert resolved.origins["train.steps"] == "command line"
-    assert resolved.origins["rollout.num_generations"] == "grpo.yaml:11"
+    assert resolved.origins["rollout.num_generations"] == "grpo.yaml:10"
 
 
 @pytest.mark.parametrize("name", launch_file_names())
@@ -141,6 +141,7 @@ def test_colocated_engines_need_a_gpu_here_or_a_plan_for_elsewhere(write: Write,
         load_recipe(write(), here)
 
 
+@pytest.mark.slow
 def test_a_run_goes_where_the_file_says(write: Write) -> None:
     """Two ranks, each of which has read the launch file."""
     sizes = "{hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}"

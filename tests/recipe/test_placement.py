@@ -66,7 +66,7 @@ def test_nodes_are_counted(write: Write) -> None:
 
 def test_what_a_device_of_each_kind_holds(write: Write) -> None:
     launch = "launch={on: ray, learners: 2, engines: 1, device_memory_gib: 10, gpus_per_node: 4}"
-    resolved = resolve(write, launch, VLLM, "rollout.vllm.kv_cache_gib=2", "model.dtype=bfloat16", "train.zero_stage=2")
+    resolved = resolve(write, launch, VLLM, "rollout.vllm.kv_cache_gib=2", "model.dtype=bfloat16", "train.zero_stage=2", "rollout.num_generations=8")
     memory = Estimator.of(resolved, None).estimate(resolved.recipe)
     learner, engine = memory.devices
     assert [(seat.node, seat.device) for seat in learner.seats] == [(0, 0), (0, 1)]
@@ -78,11 +78,11 @@ def test_what_a_device_of_each_kind_holds(write: Write) -> None:
     held = {part.name: part.bytes for part in learner.parts}
     assert held["optimizer (AdamW)"] == 4 * count
     assert "vLLM: weights" not in held
-    # 3 layers x keys and values x 2 heads x 16 x bfloat16 are 384 bytes a token, of which each device has the half; 100 tokens.
+    # 3 layers x keys and values x 2 heads x 16 x bfloat16 are 384 bytes a token, of which each device has the half.
     notes = list(engine_notes(memory, resolved.recipe))
     assert notes == []
     room = next(part.how for part in engine.parts if part.name == "vLLM: key-value cache")
-    assert room.startswith(f"room for {(2 << 30) // 19_200:,} sequences of 100 tokens, up to 32")
+    assert room.startswith(f"room for {(2 << 30) // (192 * 296):,} sequences of 296 tokens, up to 64")  # 40 + the usual 256
 
 
 def test_every_change_that_is_advised_was_worked_out(write: Write) -> None:
