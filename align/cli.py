@@ -30,7 +30,9 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show and copy recipes; list the generated tasks; begin a reward.")
 app.add_typer(recipes_app, name="recipes")
-launch_app = typer.Typer(no_args_is_help=True, help="List, show and copy launch files, and files for Slurm, Kubernetes and Docker.")
+launch_app = typer.Typer(
+    no_args_is_help=True, help="List, show and copy launch files, and files for Slurm, Kubernetes and Docker."
+)
 app.add_typer(launch_app, name="launch")
 
 
@@ -62,7 +64,9 @@ def _places(incomplete: str) -> list[str]:
 
 On = Annotated[
     str | None,
-    typer.Option("--on", metavar="FILE", help="Where it runs: a launch file, or a built-in one such as node_8.", autocompletion=_places),
+    typer.Option(
+        "--on", metavar="FILE", help="Where it runs: a launch file, or a built-in one such as node_8.", autocompletion=_places
+    ),
 ]
 LaunchFile = Annotated[str, typer.Argument(help="Such as node_8 or slurm/align.sbatch.")]
 
@@ -132,9 +136,7 @@ def train(
     api.train(recipe, overrides or (), on=on, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
 
 
-@app.command(
-    epilog="Examples: align check quickstart/grpo train.prompts_per_step=64 ; align check sizes/grpo_7b --on node_8"
-)
+@app.command(epilog="Examples: align check quickstart/grpo train.prompts_per_step=64 ; align check sizes/grpo_7b --on node_8")
 def check(recipe: RecipeArgument, overrides: Overrides = None, on: On = None) -> None:
     """Validate a recipe; show values and their origins, arithmetic, placement, memory, and probes of data and rewards."""
     from align import api

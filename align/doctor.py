@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, metadata, req
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from packaging.requirements import Requirement
 
@@ -136,7 +136,7 @@ def _requirements(extra: str | None) -> list[Requirement]:
     ]
 
 
-def _package(requirement: Requirement, *, missing: Status, fix: str) -> Finding:
+def _package(requirement: Requirement, *, missing: Literal["note", "bad"], fix: str) -> Finding:
     try:
         found = version(requirement.name)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What `align doctor` finds out about the machine that clusters trip over: drivers, versions, ports, shared memory, open files."""
+"""What clusters trip over on a machine, for `align doctor`: drivers, versions, ports, shared memory, open files."""
 
 from __future__ import annotations
 
@@ -99,7 +99,9 @@ def shared_memory(folder: Path = SHARED) -> Iterator[Finding]:
         subject="shared memory",
         status="ok" if enough else "note",
         text=f"{usage.free / GIB:.1f} of {usage.total / GIB:.1f} GiB of {folder} free",
-        fix="" if enough else "in a container: docker run --ipc=host or --shm-size=16g, on Kubernetes an emptyDir of medium Memory",
+        fix=""
+        if enough
+        else "in a container: docker run --ipc=host or --shm-size=16g, on Kubernetes an emptyDir of medium Memory",
     )
 
 
@@ -111,7 +113,11 @@ def open_files() -> Iterator[Finding]:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = soft == resource.RLIM_INFINITY or soft >= _FEW_FILES
-    fix = "" if enough else f"`ulimit -n {_FEW_FILES * 16}` before the run (the hard limit is {hard}), in Docker --ulimit nofile=65536"
+    fix = (
+        ""
+        if enough
+        else f"`ulimit -n {_FEW_FILES * 16}` before the run (the hard limit is {hard}), in Docker --ulimit nofile=65536"
+    )
     yield Finding(subject="open files", status="ok" if enough else "note", text=f"at most {soft} of a process", fix=fix)
 
 

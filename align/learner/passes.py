@@ -25,7 +25,7 @@ class Passes:
     """`budget` tokens at a time, padding included, in packed rows or rectangles; with `half` computed in bfloat16.
 
     `row_model` is the model whose attention is replaced for packed rows (align.learner.rows); None: its own takes them.
-    With `casts_kept` the weights in bfloat16 are kept for the length of a pass: where ranks share the weights, each would hold all.
+    With `casts_kept` weights in bfloat16 are kept during a pass; where ranks share the weights, each would hold all of them.
     """
 
     budget: int

@@ -120,7 +120,9 @@ def _micro_batches(recipe: TrainRecipe, sequences: int) -> Quantity:
     rows, longest = largest_micro_batch(recipe)
     ranks = recipe.launch.learners
     how = f"{sequences} sequences{f' on {ranks} ranks' if ranks > 1 else ''}, {rows} of {longest} tokens at a time"
-    return Quantity(name="micro-batches an optimizer step, at most", value=-(-(-(-sequences // ranks)) // rows), how=how)
+    return Quantity(
+        name="micro-batches an optimizer step, at most", value=math.ceil(math.ceil(sequences / ranks) / rows), how=how
+    )
 
 
 def _passes(what: str, drawn: int, how: str, rows: int | None) -> Iterator[Quantity]:
@@ -147,7 +149,7 @@ def _evaluation(recipe: Recipe, rows: Mapping[str, int]) -> Iterator[Quantity]:
 
 
 def expected_tokens(recipe: TrainRecipe, lengths: Sequence[int]) -> Iterator[Quantity]:
-    """Tokens of a step where rows are as long as those that were looked at, `lengths`; completions to come as long as they may."""
+    """Tokens of a step if rows are as long as those that were looked at, `lengths`; completions to come as long as they may."""
     if not lengths:
         return
     mean = fmean(lengths)
@@ -164,8 +166,10 @@ def expected_tokens(recipe: TrainRecipe, lengths: Sequence[int]) -> Iterator[Qua
 
 
 def work_of_a_step(recipe: TrainRecipe, parameters: int, tokens: float) -> Iterator[Quantity]:
-    """PFLOP of a step with so many tokens, by the rule of 2 FLOP a parameter and token forward and 4 backward (Kaplan et al. 2020,
-    section 2.1); attention itself, a few per cent at these lengths, is left out."""
+    """PFLOP of a step with so many tokens: 2 FLOP a parameter and token forward, 4 backward (Kaplan et al. 2020, section 2.1).
+
+    Attention itself, a few per cent at these lengths, is left out.
+    """
     passes = 8 if recipe.train.gradient_checkpointing else 6
     epochs = 1
     if isinstance(recipe, RLRecipe | OnlinePreferenceRecipe):

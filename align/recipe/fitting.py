@@ -111,7 +111,7 @@ def engine_notes(memory: Memory, recipe: Recipe) -> Iterator[str]:
         return
     share, parts = vllm_share(recipe, rollout, memory.shape, memory.first.hardware), shards(rollout)
     if memory.shape.heads % parts:
-        yield f"{memory.shape.heads} attention heads cannot be divided between rollout.vllm.tensor_parallel_size = {parts} devices"
+        yield f"{memory.shape.heads} attention heads cannot be divided by rollout.vllm.tensor_parallel_size = {parts}"
     a_node = memory.first.hardware.gpus_per_node
     if a_node is not None and parts > a_node:
         yield f"rollout.vllm.tensor_parallel_size = {parts} is more than the {a_node} GPUs of a node (launch.gpus_per_node)"
@@ -123,8 +123,8 @@ def engine_notes(memory: Memory, recipe: Recipe) -> Iterator[str]:
         )
     elif share.sequences < share.wanted:
         yield (
-            f"vLLM's cache has room for {share.sequences} sequences of {share.length} tokens, and {share.wanted} may be asked for "
-            "at a time: some will wait (lower rollout.max_batch_sequences, or raise rollout.vllm.gpu_memory_utilization)"
+            f"vLLM's cache has room for {share.sequences} sequences of {share.length} tokens, and {share.wanted} may be asked "
+            "for at a time: some will wait (lower rollout.max_batch_sequences, or raise rollout.vllm.gpu_memory_utilization)"
         )
 
 

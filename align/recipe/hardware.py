@@ -7,8 +7,8 @@ import resource
 import sys
 from dataclasses import dataclass
 
-from align.recipe.schema import Launch
 from align.recipe.memory_part import Part
+from align.recipe.schema import Launch
 
 STATM = "/proc/self/statm"
 GPUS = 8  # of a node, where nothing else is said

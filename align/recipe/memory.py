@@ -130,9 +130,7 @@ class Estimator:
 
     def _learner(self, recipe: Recipe, shape: ModelShape, where: Hardware) -> Iterator[Part]:
         if isinstance(recipe, EvaluateRecipe):
-            yield Part(
-                name="weights", bytes=FLOAT32 * shape.sizes.all, held="always", how=f"{shape.sizes.all:,} x float32"
-            )
+            yield Part(name="weights", bytes=FLOAT32 * shape.sizes.all, held="always", how=f"{shape.sizes.all:,} x float32")
             return
         sharding = Sharding.of(recipe.train, recipe.launch.learners, on_gpu=where.is_gpu)
         yield from training_parts(recipe, shape, sharding, reference=_copies_policy(recipe, self.method))
@@ -166,7 +164,7 @@ def _beside_the_first(recipe: Recipe, shape: ModelShape, where: Hardware) -> Ite
 def _engine(recipe: Recipe, shape: ModelShape, where: Hardware, *, own_process: bool) -> Iterator[Part]:
     rollout = getattr(recipe, "rollout", None)
     if rollout is not None and rollout.engine == "vllm":
-        sleeps = recipe.launch.placement == "colocated"
+        sleeps = recipe.launch.placement == "colocated" or rollout.vllm.sleep
         yield from vllm_parts(recipe, rollout, vllm_share(recipe, rollout, shape, where), sleeps=sleeps)
     else:
         yield from transformers_parts(recipe, shape, own_process=own_process)

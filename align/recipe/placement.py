@@ -36,7 +36,7 @@ def placement(recipe: Recipe, gpus_per_node: int | None) -> list[Seat]:
     """Learners fill the nodes first, one a GPU. Engines follow, or with `colocated` begin again at the first GPU; each has the
     `tensor_parallel_size` GPUs it needs on one node. Reward workers go round the nodes, without a GPU.
 
-    An engine without a process of its own is with the first learner, and so are rewards. Without GPUs (None) everybody is on one node.
+    An engine without a process of its own is with the first learner, and so are rewards. Without GPUs (None) all are on one node.
     """
     launch, rollout = recipe.launch, getattr(recipe, "rollout", None)
     rooms: dict[tuple[int, int | None], _Room] = {}

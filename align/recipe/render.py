@@ -95,7 +95,9 @@ def _placement(memory: Memory) -> Table:
     table = _table("Placement", "node", "device", "who")
     for seats in _alike(memory.seats):
         nodes, devices = {seat.node for seat in seats}, {seat.device for seat in seats}
-        device = "processor" if devices == {None} else f"GPU {_numbers(sorted(number for number in devices if number is not None))}"
+        device = (
+            "processor" if devices == {None} else f"GPU {_numbers(sorted(number for number in devices if number is not None))}"
+        )
         who = [
             _members(what, [number for seat in seats for number in getattr(seat, key)])
             for key, what in (("learners", "learner"), ("engines", "engine"), ("reward_workers", "reward worker"))
@@ -130,7 +132,9 @@ def _memory(memory: Memory) -> Iterator[Table]:
     for device in memory.devices:
         count = len(device.seats)
         many = f", and {count - 1} like it" if count > 1 else ""
-        title = f"Memory of {describe_seat(device.seats[0])}{many}, estimated ({sizes.all:,} parameters, {sizes.trained:,} trained)"
+        title = (
+            f"Memory of {describe_seat(device.seats[0])}{many}, estimated ({sizes.all:,} parameters, {sizes.trained:,} trained)"
+        )
         table = _table(title, "", "MiB", "held", "", numbers=(1,))
         for part in device.parts:
             table.add_row(part.name, f"{part.bytes / 2**20:,.0f}", part.held, part.how)

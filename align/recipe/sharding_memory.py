@@ -1,7 +1,7 @@
 """How much of a trained model each rank holds: whole (ZeRO stage 0), or divided by DeepSpeed.
 
-The terms are those of DeepSpeed for weights in float32 (its stage_1_and_2.py and stage3.py): beside the weights, or a rank's share of
-them, its optimizer has a copy of that share.
+The terms are those of DeepSpeed for weights in float32 (its stage_1_and_2.py and stage3.py): beside the weights, or a rank's
+share of them, its optimizer has a copy of that share.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class Sharding:
         """Gradients on their way to the other ranks, and weights on their way from them."""
         if self.stage == 0 and self.world > 1:
             elements = min(sizes.trained, BUCKET + sizes.largest)
-            yield Part(name="messages", bytes=FLOAT32 * elements, held="update", how=f"{elements:,} gradients x float32 at a time")
+            yield Part(
+                name="messages", bytes=FLOAT32 * elements, held="update", how=f"{elements:,} gradients x float32 at a time"
+            )
         if self.stage:
             elements = REDUCE_BUCKET if self.on_gpu else min(REDUCE_BUCKET, sizes.trained)
             held = "always" if self.stage == 3 else "update"

@@ -43,9 +43,7 @@ def training_parts(recipe: TrainRecipe, shape: ModelShape, sharding: Sharding, *
     yield Part(name="logits", bytes=LOGIT_COPIES * FLOAT32 * slice_rows * shape.vocabulary, held="update", how=how)
 
 
-def critic_parts(
-    recipe: RLRecipe, config: Any, trained: int, sharding: Sharding, place: Callable[[str], str]
-) -> Iterator[Part]:
+def critic_parts(recipe: RLRecipe, config: Any, trained: int, sharding: Sharding, place: Callable[[str], str]) -> Iterator[Part]:
     """A value model of its own, or a head on the policy's layers. The policy's gradients are freed before its own are made."""
     settings = recipe.algorithm.critic or Critic()
     if settings.trunk == "shared":

@@ -39,9 +39,7 @@ def test_kuberay_has_what_its_resources_ask_for(name: str) -> None:
         assert group["groupName"]
         assert group["minReplicas"] == group["replicas"] == group["maxReplicas"]
     assert len({container["image"] for container in containers(cluster)}) == 1
-    for group, container in zip(
-        [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]], containers(cluster), strict=True
-    ):
+    for group, container in zip([cluster["headGroupSpec"], *cluster["workerGroupSpecs"]], containers(cluster), strict=True):
         assert container["resources"]["requests"] == container["resources"]["limits"]
         volumes = {volume["name"] for volume in group["template"]["spec"]["volumes"]}
         assert {mount["name"] for mount in container["volumeMounts"]} == volumes

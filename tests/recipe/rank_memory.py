@@ -1,4 +1,4 @@
-"""What a real learner holds on one of several ranks: `python -m tests.recipe.rank_memory FOLDER`, with the variables of a rank."""
+"""What a real learner holds on one of several ranks: `python -m tests.recipe.rank_memory FOLDER`, as a rank."""
 
 import gc
 import json

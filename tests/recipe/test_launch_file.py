@@ -103,9 +103,7 @@ COLOCATED = "launch={on: ray, learners: 2, engines: 2, placement: colocated, dev
         ([COLOCATED, "rollout={engine: vllm, mode: async}"], "sleep meanwhile", "mode: sync"),
     ],
 )
-def test_processes_that_do_not_go_together(
-    write: Write, overrides: list[str], said: str, fix: str
-) -> None:
+def test_processes_that_do_not_go_together(write: Write, overrides: list[str], said: str, fix: str) -> None:
     with pytest.raises(RecipeError, match=said) as error:
         load_recipe(write(), overrides)
     assert fix in str(error.value.fix)
@@ -145,7 +143,9 @@ def test_colocated_engines_need_a_gpu_here_or_a_plan_for_elsewhere(write: Write,
 def test_a_run_goes_where_the_file_says(write: Write) -> None:
     """Two ranks, each of which has read the launch file."""
     sizes = "{hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}"
-    text = f"recipe: sft\noutput_dir: run\nmodel: {{init: {{config: {sizes}}}}}\ndata: {{train: [{{task: chain_sum, size: 40}}]}}\n"
+    text = (
+        f"recipe: sft\noutput_dir: run\nmodel: {{init: {{config: {sizes}}}}}\ndata: {{train: [{{task: chain_sum, size: 40}}]}}\n"
+    )
     write("launch: {learners: 2}\ntrain: {steps: 2, sequences_per_step: 4, max_length: 128}\n", "two.yaml")
     summary = align.train(write(text, "sft.yaml"), "log.tensorboard=false", on="two.yaml")
     assert (summary["status"], summary["steps"]) == ("done", 2)

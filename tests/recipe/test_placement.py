@@ -66,7 +66,15 @@ def test_nodes_are_counted(write: Write) -> None:
 
 def test_what_a_device_of_each_kind_holds(write: Write) -> None:
     launch = "launch={on: ray, learners: 2, engines: 1, device_memory_gib: 10, gpus_per_node: 4}"
-    resolved = resolve(write, launch, VLLM, "rollout.vllm.kv_cache_gib=2", "model.dtype=bfloat16", "train.zero_stage=2", "rollout.num_generations=8")
+    resolved = resolve(
+        write,
+        launch,
+        VLLM,
+        "rollout.vllm.kv_cache_gib=2",
+        "model.dtype=bfloat16",
+        "train.zero_stage=2",
+        "rollout.num_generations=8",
+    )
     memory = Estimator.of(resolved, None).estimate(resolved.recipe)
     learner, engine = memory.devices
     assert [(seat.node, seat.device) for seat in learner.seats] == [(0, 0), (0, 1)]

@@ -96,7 +96,7 @@ def test_facts_serve_where_there_is_no_configuration_and_never_instead_of_one(wr
 
 
 def test_the_page_has_the_numbers_of_the_plans(checkout: Path) -> None:
-    """Each row of its first table: recipe, launch file, GiB of a GPU while it samples and while it trains, GiB of a node's host."""
+    """Rows of its first table: recipe, launch file, GiB of a GPU while it samples and trains, GiB of a node's host."""
     page = (checkout / "docs" / "sizes.md").read_text()
     rows = re.findall(r"^\| `sizes/([\w.]+)` \| (?:`(\w+)`|none) \| ([\d.]+) \| ([\d.]+) \| ([\d,]+) \|", page, flags=re.M)
     assert {name for name, *_ in rows} == set(SIZES)

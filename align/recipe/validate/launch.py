@@ -1,4 +1,4 @@
-"""Rules of `launch:`, and of `rollout.mode`: which processes go together, and what they need."""
+"""Rules of `launch:`: which processes go together, and what they need."""
 
 from __future__ import annotations
 
@@ -22,14 +22,6 @@ def processes(recipe: Recipe) -> Iterator[Finding]:
     yield from _without_work(recipe)
     if launch.placement == "colocated":
         yield from _colocated(recipe)
-
-
-def mode(recipe: RLRecipe | OnlinePreferenceRecipe) -> Iterator[Finding]:
-    """`overlap` and `async` sample while the learners work."""
-    mode = recipe.rollout.mode
-    if mode != "sync" and recipe.launch.placement == "colocated":
-        message = f"rollout.mode = {mode} samples while the learners train, and colocated engines sleep meanwhile"
-        yield Finding(key="rollout.mode", message=message, fix="write launch: {placement: separate}, or rollout: {mode: sync}")
 
 
 def _of_ray_alone(recipe: Recipe) -> Iterator[Finding]:
@@ -61,6 +53,9 @@ def _colocated(recipe: Recipe) -> Iterator[Finding]:
     if rollout.engine != "vllm":
         message = f"only vllm can sleep while a learner has its GPU, and rollout.engine is {rollout.engine}"
         yield Finding(key=key, message=message, fix="write rollout: {engine: vllm}, or placement: separate")
+    if rollout.mode != "sync":
+        message = f"rollout.mode = {rollout.mode} samples while the learners train, and colocated engines sleep meanwhile"
+        yield Finding(key="rollout.mode", message=message, fix="write placement: separate, or rollout: {mode: sync}")
     needed = launch.engines * rollout.vllm.tensor_parallel_size
     if needed > launch.learners:
         each = f"{launch.engines} engines of {rollout.vllm.tensor_parallel_size} GPUs"
