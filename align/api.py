@@ -37,13 +37,15 @@ def train(
     recipe: str | Path,
     overrides: str | Sequence[str] = (),
     *,
+    on: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     allow_changes: bool = False,
 ) -> dict[str, Any]:
     """Train as the recipe says and return the run's summary (what summary.json holds).
 
-    `recipe` is a file or the name of a built-in recipe; `overrides` are `dotted.key=value`, one or several. `resume` continues
+    `recipe` is a file or the name of a built-in recipe; `overrides` are `dotted.key=value`, one or several. `on` is a launch
+    file, by path or built-in name: where the run takes place, laid over the recipe before the overrides. `resume` continues
     from the last good checkpoint of the run directory, `allow_changes` also with a changed recipe; `overwrite` replaces an
     earlier run.
     Raises the errors of align.errors.
@@ -56,7 +58,7 @@ def train(
         raise RecipeError(
             "resume and overwrite exclude each other", fix="give one: resume continues the run, overwrite starts anew"
         )
-    resolved = load_recipe(recipe, _several(overrides))
+    resolved = load_recipe(recipe, _several(overrides), on=on)
     if isinstance(resolved.recipe, EvaluateRecipe):
         raise RecipeError(
             "this recipe evaluates a model, it trains none",
@@ -70,7 +72,7 @@ def train(
         job = local.Job(
             recipe=str(recipe),
             overrides=_several(overrides),
-            how={"resume": resume, "overwrite": overwrite, "allow_changes": allow_changes},
+            how={"on": str(on) if on else None, "resume": resume, "overwrite": overwrite, "allow_changes": allow_changes},
             output_dir=Path(str(resolved.recipe.output_dir)),
             learners=launch.learners,
             restarts=launch.restarts,
@@ -84,12 +86,15 @@ def train(
         return loop.train(resolved, rows, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
 
 
-def check(recipe: str | Path, overrides: str | Sequence[str] = ()) -> Plan:
-    """Validate a recipe and work out what it would do: values, origins, batch arithmetic, memory, probes of data and rewards."""
+def check(recipe: str | Path, overrides: str | Sequence[str] = (), *, on: str | Path | None = None) -> Plan:
+    """Validate a recipe and work out what it would do: values, origins, batch arithmetic, placement, memory, probes.
+
+    `on` is a launch file, by path or built-in name, laid over the recipe before the overrides.
+    """
     from align.recipe.load import load_recipe
     from align.recipe.located import located_errors
 
-    resolved = load_recipe(recipe, _several(overrides))
+    resolved = load_recipe(recipe, _several(overrides), on=on)
     from align.recipe.plan import make_plan  # torch: a bad recipe is refused before it is imported
 
     with located_errors(resolved.recipe, resolved.place):

@@ -30,6 +30,10 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show and copy recipes; list the generated tasks; begin a reward.")
 app.add_typer(recipes_app, name="recipes")
+launch_app = typer.Typer(
+    no_args_is_help=True, help="List, show and copy launch files, and files for Slurm, Kubernetes and Docker."
+)
+app.add_typer(launch_app, name="launch")
 
 
 def _names(incomplete: str) -> list[str]:
@@ -49,6 +53,22 @@ Overrides = Annotated[
         metavar="KEY=VALUE", help="Replaces a value of the recipe: train.steps=50, rewards.0.weight=2", show_default=False
     ),
 ]
+
+
+def _places(incomplete: str) -> list[str]:
+    """Built-in launch files, for shell completion."""
+    from align.recipe.launch_file import launch_file_names
+
+    return [name for name in launch_file_names() if name.startswith(incomplete)]
+
+
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on", metavar="FILE", help="Where it runs: a launch file, or a built-in one such as node_8.", autocompletion=_places
+    ),
+]
+LaunchFile = Annotated[str, typer.Argument(help="Such as node_8 or slurm/align.sbatch.")]
 
 
 def main() -> None:
@@ -103,6 +123,7 @@ def root(
 def train(
     recipe: RecipeArgument,
     overrides: Overrides = None,
+    on: On = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the last good checkpoint of the run directory.")
     ] = False,
@@ -112,16 +133,16 @@ def train(
     """Train as a recipe says, and write the run to its output_dir."""
     from align import api
 
-    api.train(recipe, overrides or (), resume=resume, overwrite=overwrite, allow_changes=allow_changes)
+    api.train(recipe, overrides or (), on=on, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
 
 
-@app.command(epilog="Example: align check quickstart/grpo train.prompts_per_step=64")
-def check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
-    """Validate a recipe; show its values and their origins, batch arithmetic, memory, and probes of data and rewards."""
+@app.command(epilog="Examples: align check quickstart/grpo train.prompts_per_step=64 ; align check sizes/grpo_7b --on node_8")
+def check(recipe: RecipeArgument, overrides: Overrides = None, on: On = None) -> None:
+    """Validate a recipe; show values and their origins, arithmetic, placement, memory, and probes of data and rewards."""
     from align import api
     from align.recipe.render import render_plan
 
-    _show(render_plan(api.check(recipe, overrides or ())))
+    _show(render_plan(api.check(recipe, overrides or (), on=on)))
 
 
 @app.command(
@@ -326,6 +347,32 @@ def new_reward(
     typer.echo(f"wrote {reward} and {test}\n  try it:      pytest {test}\n  in a recipe: rewards: [{{use: {reward}:{name}}}]")
 
 
+@launch_app.command("list")
+def list_launch_files() -> None:
+    """List the built-in launch files for `--on`, and the files for clusters."""
+    from align.recipe.launch_file import cluster_files, find_any_file, launch_file_names
+
+    for name in [*launch_file_names(), *cluster_files()]:
+        typer.echo(f"{name:<32}{_first_comment(find_any_file(name))}")
+
+
+@launch_app.command("show", epilog="Example: align launch show node_8")
+def show_launch_file(name: LaunchFile) -> None:
+    """Print a built-in file."""
+    from align.recipe.launch_file import find_any_file
+
+    typer.echo(find_any_file(name).read_text(encoding="utf-8"), nl=False)
+
+
+@launch_app.command("copy", epilog="Example: align launch copy slurm/align.sbatch mine.sbatch")
+def copy_launch_file(name: LaunchFile, target: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
+    """Copy a built-in file to one of your own."""
+    from align.recipe.copy import copy_file
+    from align.recipe.launch_file import find_any_file
+
+    typer.echo(f"wrote {copy_file(find_any_file(name), target)}")
+
+
 @app.command(epilog="Example: align export runs/quickstart/grpo exported --dtype bfloat16")
 def export(
     source: Annotated[Path, typer.Argument(help="A checkpoint, a model folder, or a run directory (its last checkpoint).")],
@@ -374,7 +421,8 @@ def _values(items: list[str] | None) -> dict[str, Any]:
 
 
 def _first_comment(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    first = next((line for line in lines if not line.startswith("#!")), "")
     return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 

@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, metadata, requires, version
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,25 +24,14 @@ from packaging.requirements import Requirement
 
 import align
 from align.api import doctor as _doctor
+from align.machine import GIB, Finding, address_of_this_host, driver, matching_versions, open_files, ports, shared_memory
 from align.recipe.load import recipe_names
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-Status = Literal["ok", "note", "bad"]
-GIB = 2**30
 _LITTLE_MEMORY, _LITTLE_DISK = 3 * GIB, 5 * GIB
 _WORKER_SECONDS = 60
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing looked at. "bad" stops runs, "note" is worth knowing; `fix` says what to do about either."""
-
-    subject: str
-    status: Status
-    text: str
-    fix: str = ""
 
 
 def examine(output: Path) -> list[Finding]:
@@ -53,8 +41,14 @@ def examine(output: Path) -> list[Finding]:
         _packages,
         _extras,
         _plugins,
+        matching_versions,
         _devices,
+        driver,
         _memory,
+        shared_memory,
+        open_files,
+        ports,
+        address_of_this_host,
         lambda: _storage(output),
         _workers,
         _sandbox,
@@ -142,7 +136,7 @@ def _requirements(extra: str | None) -> list[Requirement]:
     ]
 
 
-def _package(requirement: Requirement, *, missing: Status, fix: str) -> Finding:
+def _package(requirement: Requirement, *, missing: Literal["note", "bad"], fix: str) -> Finding:
     try:
         found = version(requirement.name)
     except PackageNotFoundError:

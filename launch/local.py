@@ -34,7 +34,7 @@ class Job:
 
     recipe: str
     overrides: Sequence[str]
-    how: Mapping[str, bool]  # resume, overwrite, allow_changes
+    how: Mapping[str, Any]  # resume, overwrite, allow_changes, on
     output_dir: Path
     learners: int
     restarts: int
@@ -64,7 +64,7 @@ def train(job: Job) -> dict[str, Any]:
     raise AssertionError
 
 
-def _run(job: Job, how: Mapping[str, bool], folder: Path) -> LostRankError | None:
+def _run(job: Job, how: Mapping[str, Any], folder: Path) -> LostRankError | None:
     """One attempt. Returns how a rank was lost, None where all ended well; raises what a rank reported."""
     ranks = _start(job, how, folder)
     try:
@@ -85,7 +85,7 @@ def _run(job: Job, how: Mapping[str, bool], folder: Path) -> LostRankError | Non
         _end(ranks)
 
 
-def _start(job: Job, how: Mapping[str, bool], folder: Path) -> list[subprocess.Popen[bytes]]:
+def _start(job: Job, how: Mapping[str, Any], folder: Path) -> list[subprocess.Popen[bytes]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,7 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-CODE = (".py", ".yaml")
+CODE = (".py", ".yaml", ".sbatch", "Dockerfile", ".dockerignore")
 
 
 def build(target: str, source: Path, out: Path) -> Path:
@@ -77,6 +77,7 @@ def run_installed(installed: Path, folder: Path, *command: str) -> subprocess.Co
 def test_the_wheel_holds_every_module_and_recipe(checkout: Path, wheel: Path) -> None:
     wanted = package_files(checkout)
     assert {"align/rewards/verdict.py", "align/recipes/quickstart/grpo.yaml", "align/launch/__init__.py"} <= wanted
+    assert {"align/launch/slurm/align.sbatch", "align/launch/docker/Dockerfile", "align/launch/kuberay/ray_job.yaml"} <= wanted
     assert wheel_files(wheel) == wanted
 
 

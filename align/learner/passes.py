@@ -25,6 +25,7 @@ class Passes:
     """`budget` tokens at a time, padding included, in packed rows or rectangles; with `half` computed in bfloat16.
 
     `row_model` is the model whose attention is replaced for packed rows (align.learner.rows); None: its own takes them.
+    With `casts_kept` weights in bfloat16 are kept during a pass; where ranks share the weights, each would hold all of them.
     """
 
     budget: int
@@ -33,6 +34,7 @@ class Passes:
     half: bool
     device: torch.device
     ranks: Ranks
+    casts_kept: bool = True
 
     @classmethod
     def of(cls, model: Any, train: Optimization, *, dtype: str, device: torch.device) -> Passes:
@@ -48,6 +50,7 @@ class Passes:
             half=dtype == "bfloat16",
             device=device,
             ranks=Ranks.present(),
+            casts_kept=train.zero_stage < 3,
         )
 
     def shares(self, batch: Batch, *, together: bool = False) -> list[list[list[int]]]:
@@ -102,7 +105,7 @@ class Passes:
         return whole_sequence_attention(self.row_model) if self.row_model else nullcontext()
 
     def autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=self.casts_kept)
 
     @torch.no_grad()
     def gather(self, batch: Batch, forward: Callable[[Batch], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

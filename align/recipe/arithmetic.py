@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from align.recipe.evaluation import evaluation_sampling
 from align.recipe.schema import (
@@ -44,7 +45,7 @@ def batch_arithmetic(recipe: Recipe, rows: Mapping[str, int]) -> list[Quantity]:
 
 
 def largest_micro_batch(recipe: TrainRecipe) -> tuple[int, int]:
-    """(sequences, tokens of each) of a micro-batch of the longest sequences; one above the budget stands alone."""
+    """(sequences, tokens of each) of a rank's micro-batch of the longest sequences; one above the budget stands alone."""
     if isinstance(recipe, SFTRecipe):
         sequences, longest = recipe.train.sequences_per_step, recipe.train.max_length
     elif isinstance(recipe, RewardModelRecipe | PreferenceRecipe):
@@ -52,7 +53,7 @@ def largest_micro_batch(recipe: TrainRecipe) -> tuple[int, int]:
     else:
         sequences = recipe.train.prompts_per_step * _trained_samples(recipe) // recipe.train.minibatches
         longest = recipe.data.max_prompt_length + recipe.rollout.max_completion_length
-    return min(sequences, max(1, recipe.train.micro_batch_tokens // longest)), longest
+    return min(-(-sequences // recipe.launch.learners), max(1, recipe.train.micro_batch_tokens // longest)), longest
 
 
 def _rl(recipe: RLRecipe | OnlinePreferenceRecipe, rows: Mapping[str, int]) -> Iterator[Quantity]:
@@ -117,8 +118,11 @@ def _stored(recipe: RewardModelRecipe | PreferenceRecipe, rows: Mapping[str, int
 
 def _micro_batches(recipe: TrainRecipe, sequences: int) -> Quantity:
     rows, longest = largest_micro_batch(recipe)
-    how = f"{sequences} sequences, {rows} of {longest} tokens at a time"
-    return Quantity(name="micro-batches an optimizer step, at most", value=-(-sequences // rows), how=how)
+    ranks = recipe.launch.learners
+    how = f"{sequences} sequences{f' on {ranks} ranks' if ranks > 1 else ''}, {rows} of {longest} tokens at a time"
+    return Quantity(
+        name="micro-batches an optimizer step, at most", value=math.ceil(math.ceil(sequences / ranks) / rows), how=how
+    )
 
 
 def _passes(what: str, drawn: int, how: str, rows: int | None) -> Iterator[Quantity]:
@@ -142,6 +146,39 @@ def _evaluation(recipe: Recipe, rows: Mapping[str, int]) -> Iterator[Quantity]:
         yield Quantity(
             name="evaluations", value=count, how=f"{evaluation.before:d} before, {between} between, {evaluation.after:d} after"
         )
+
+
+def expected_tokens(recipe: TrainRecipe, lengths: Sequence[int]) -> Iterator[Quantity]:
+    """Tokens of a step if rows are as long as those that were looked at, `lengths`; completions to come as long as they may."""
+    if not lengths:
+        return
+    mean = fmean(lengths)
+    if isinstance(recipe, RLRecipe | OnlinePreferenceRecipe):
+        sequences, longest = recipe.train.prompts_per_step * _trained_samples(recipe), recipe.rollout.max_completion_length
+        how = f"{sequences} x ({mean:.0f} prompt, the mean of those looked at + at most {longest} completion)"
+        yield Quantity(name="tokens a step, expected", value=round(sequences * (mean + longest)), how=how)
+        return
+    one = isinstance(recipe, SFTRecipe)
+    sequences = recipe.train.sequences_per_step if isinstance(recipe, SFTRecipe) else recipe.train.rows_per_step
+    what = "sequences" if one else "rows, with all their completions"
+    how = f"{sequences} {what}, x {mean:.0f}, the mean of those looked at"
+    yield Quantity(name="tokens a step, expected", value=round(sequences * mean), how=how)
+
+
+def work_of_a_step(recipe: TrainRecipe, parameters: int, tokens: float) -> Iterator[Quantity]:
+    """PFLOP of a step with so many tokens: 2 FLOP a parameter and token forward, 4 backward (Kaplan et al. 2020, section 2.1).
+
+    Attention itself, a few per cent at these lengths, is left out.
+    """
+    passes = 8 if recipe.train.gradient_checkpointing else 6
+    epochs = 1
+    if isinstance(recipe, RLRecipe | OnlinePreferenceRecipe):
+        epochs = recipe.train.epochs
+        how = f"2 x {parameters:,} parameters x {tokens:,.0f} tokens"
+        yield Quantity(name="PFLOP of sampling a step", value=2 * parameters * tokens / 1e15, how=how)
+    again = ", forward twice for gradient checkpointing" if passes == 8 else ""
+    how = f"{passes} x {parameters:,} parameters x {tokens:,.0f} tokens{f' x {epochs} epochs' if epochs > 1 else ''}{again}"
+    yield Quantity(name="PFLOP of training a step", value=passes * parameters * tokens * epochs / 1e15, how=how)
 
 
 def length_notes(recipe: Recipe, positions: int | None) -> Iterator[str]:

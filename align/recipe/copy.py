@@ -1,7 +1,8 @@
-"""A copy of a built-in recipe to begin one's own with."""
+"""A copy of a built-in recipe, or of another file, to begin one's own with."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from align.errors import RecipeError
@@ -18,7 +19,16 @@ def copy_recipe(name: str, target: Path) -> list[Path]:
     source = find_recipe(name)
     if target.is_dir() or target.suffix not in (".yaml", ".yml"):
         target = target / source.name
-    copies = _copies(source, target)
+    return _write(_copies(source, target))
+
+
+def copy_file(source: Path, target: Path) -> Path:
+    """Copy any built-in file; into a folder under its own name. Raises RecipeError where a file is in the way."""
+    (written,) = _write({source: target / source.name if target.is_dir() else target})
+    return written
+
+
+def _write(copies: Mapping[Path, Path]) -> list[Path]:
     for path in copies.values():
         if path.exists():
             raise RecipeError("there is a file already", place=str(path), fix="remove it, or copy to another name")

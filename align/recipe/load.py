@@ -15,16 +15,17 @@ from pydantic import ValidationError
 from align.errors import RecipeError
 from align.recipe.explain import explain
 from align.recipe.files import validate_files
+from align.recipe.launch_file import lay_over
 from align.recipe.override import override
 from align.recipe.schema import RECIPE_KINDS, Common, Recipe, recipe_class
 from align.recipe.validate import validate
-from align.recipe.yaml12 import Node, Text, from_yaml, parse, plain_value, to_yaml
+from align.recipe.yaml12 import Node, Text, from_yaml, plain_value, to_yaml
+from align.recipe.yaml_files import read_file
 
 __all__ = ["Resolved", "find_recipe", "from_yaml", "load_recipe", "recipe_names", "resolve_tree", "to_yaml"]
 
 DEFAULT = "default"
 BUILT_IN = Path(__file__).parent.parent / "recipes"
-SIZE_LIMIT = 1_000_000  # bytes; a recipe has a few thousand, a model given by mistake has millions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +57,20 @@ def load_recipe(
     overrides: Sequence[str] = (),
     environ: Mapping[str, str] = os.environ,
     *,
+    on: str | Path | None = None,
     check_files: bool = True,
 ) -> Resolved:
     """Read, merge, check and complete a recipe.
 
     `path_or_name` is a file or the name of a built-in recipe; `overrides` are `dotted.key=value`, the value in YAML.
+    `on` is a launch file, by path or built-in name, that is laid over the recipe before its overrides.
     With `check_files` the files that it names must be there; without, only the recipe itself is looked at.
     Raises RecipeError with the line and what to write instead. Nothing heavy is imported, no model or network is touched.
     """
     path = find_recipe(path_or_name)
-    node = _read(path, environ, ())
+    node = read_file(path, environ)
+    if on is not None:
+        node = lay_over(node, on, environ)
     for text in overrides:
         node = override(node, text)
     tree = plain_value(node, environ)
@@ -110,74 +115,6 @@ def find_recipe(name: str | Path) -> Path:
     close = difflib.get_close_matches(built_in, names, n=1) or [known for known in names if known.endswith(f"/{path.stem}")]
     fix = f"did you mean {close[0]}?" if close else "give the path of a .yaml file; `align recipes list` shows the built-in ones"
     raise RecipeError("no such file, and no built-in recipe of this name", place=str(name), fix=fix)
-
-
-def _read(path: Path, environ: Mapping[str, str], parents: tuple[Path, ...]) -> Node:
-    """One file, merged over the files it includes."""
-    shown = _shown(path)
-    try:
-        if path.stat().st_size > SIZE_LIMIT:
-            raise RecipeError("too large for a recipe", place=shown, fix="name the .yaml file of the recipe")
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise RecipeError(
-            "not a text file in UTF-8", place=shown, fix="name the .yaml file of the recipe, saved as UTF-8"
-        ) from None
-    except OSError as error:
-        raise RecipeError(f"cannot be read: {error.strerror}", place=shown, fix="check the path and its permissions") from None
-    node = parse(text, lambda line: f"{shown}:{line}")
-    if node.value == Text(text="", plain=True):
-        raise RecipeError(
-            "the recipe is empty", place=shown, fix="begin with `recipe: rl`; `align recipes show quickstart/grpo` is an example"
-        )
-    if not isinstance(node.value, dict):
-        raise RecipeError("a recipe is a mapping of keys to values", place=node.origin, fix="begin with `recipe: rl`")
-    entries = dict(node.value)
-    own = Node(value=entries, origin=node.origin)
-    include = entries.pop("include", None)
-    merged: Node | None = None
-    for included in _included(include, path, environ, (*parents, path.resolve())):
-        merged = _merge(merged, included) if merged else included
-    return _merge(merged, own) if merged else own
-
-
-def _included(include: Node | None, path: Path, environ: Mapping[str, str], parents: tuple[Path, ...]) -> list[Node]:
-    if include is None:
-        return []
-    nodes = []
-    for item in include.value if isinstance(include.value, list) else [include]:
-        name = plain_value(item, environ)
-        if not isinstance(name, str):
-            raise RecipeError(
-                "include takes a file name or a list of file names", place=item.origin, fix="write `include: base.yaml`"
-            )
-        target = path.parent / name
-        if target.resolve() in parents:
-            raise RecipeError(f"{name} includes itself through this line", place=item.origin, fix="remove this include")
-        if not target.is_file():
-            raise RecipeError(
-                f"include: there is no file {target}",
-                place=item.origin,
-                fix="paths of includes are relative to the including file",
-            )
-        nodes.append(_read(target, environ, parents))
-    return nodes
-
-
-def _shown(path: Path) -> str:
-    """As short as it can be and still open from here."""
-    path = Path(os.path.abspath(path))
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _merge(base: Node, over: Node) -> Node:
-    """`over` wins; sections merge key by key, lists and values replace."""
-    if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
-        return over
-    merged = {**base.value}
-    for key, node in over.value.items():
-        merged[key] = _merge(merged[key], node) if key in merged else node
-    return Node(value=merged, origin=over.origin)
 
 
 def _recipe(tree: Mapping[str, Any], node: Node) -> Recipe:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,20 +12,27 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from align.recipe.fitting import describe_seat
+from align.recipe.memory_part import PHASES
+
 if TYPE_CHECKING:
+    from align.recipe.memory import Memory
+    from align.recipe.placement import Seat
     from align.recipe.plan import Plan
 
 EXAMPLE_LENGTH = 400  # characters of an example that are shown
 
 
 def render_plan(plan: Plan) -> Group:
-    """The resolved recipe with origins, the method, batch arithmetic, memory, data, rewards and notes."""
+    """The resolved recipe with origins, the method, batch arithmetic, placement, memory, data, rewards and notes."""
     parts: list[RenderableType] = [_recipe(plan)]
     if plan.method is not None:
         parts.append(_method(plan.method))
     parts.append(_quantities(plan))
     if plan.memory is not None:
-        parts.append(_memory(plan))
+        if len(plan.memory.seats) > 1 or plan.resolved.recipe.launch.learners > 1 or plan.resolved.recipe.launch.engines:
+            parts.append(_placement(plan.memory))
+        parts += _memory(plan.memory)
     if plan.data:
         parts.append(_data(plan))
         parts += _examples(plan)
@@ -84,19 +91,63 @@ def _quantities(plan: Plan) -> Table:
     return table
 
 
-def _memory(plan: Plan) -> Table:
-    memory = plan.memory
-    assert memory is not None
-    title = f"Memory of one device, estimated ({memory.parameters:,} parameters, {memory.trainable:,} trained)"
-    table = _table(title, "", "MiB", "held", "", numbers=(1,))
-    for part in memory.parts:
-        table.add_row(part.name, f"{part.bytes / 2**20:,.0f}", part.held, part.how)
-    table.add_section()
-    for phase in ("generate", "update"):
-        table.add_row(
-            f"peak, {phase}", f"{memory.peak(phase) / 2**20:,.0f}", "", f"of {memory.available / 2**20:,.0f} ({memory.device})"
+def _placement(memory: Memory) -> Table:
+    table = _table("Placement", "node", "device", "who")
+    for seats in _alike(memory.seats):
+        nodes, devices = {seat.node for seat in seats}, {seat.device for seat in seats}
+        device = (
+            "processor" if devices == {None} else f"GPU {_numbers(sorted(number for number in devices if number is not None))}"
         )
+        who = [
+            _members(what, [number for seat in seats for number in getattr(seat, key)])
+            for key, what in (("learners", "learner"), ("engines", "engine"), ("reward_workers", "reward worker"))
+        ]
+        table.add_row(_numbers(sorted(nodes)), device, ", ".join(text for text in who if text))
     return table
+
+
+def _alike(seats: Sequence[Seat]) -> list[list[Seat]]:
+    """Devices of a node with the same kinds of processes, together."""
+    groups: dict[tuple[Any, ...], list[Seat]] = {}
+    for seat in seats:
+        kind = (seat.node, seat.device is None, not seat.learners, not seat.engines)
+        groups.setdefault(kind, []).append(seat)
+    return list(groups.values())
+
+
+def _members(what: str, numbers: Sequence[int]) -> str:
+    unique = sorted(set(numbers))
+    return f"{what}{'s' * (len(unique) > 1)} {_numbers(unique)}" if unique else ""
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    """0 to 7 where all between are there, else each."""
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
+
+
+def _memory(memory: Memory) -> Iterator[Table]:
+    sizes = memory.shape.sizes
+    for device in memory.devices:
+        count = len(device.seats)
+        many = f", and {count - 1} like it" if count > 1 else ""
+        title = (
+            f"Memory of {describe_seat(device.seats[0])}{many}, estimated ({sizes.all:,} parameters, {sizes.trained:,} trained)"
+        )
+        table = _table(title, "", "MiB", "held", "", numbers=(1,))
+        for part in device.parts:
+            table.add_row(part.name, f"{part.bytes / 2**20:,.0f}", part.held, part.how)
+        table.add_section()
+        for phase in PHASES:
+            of = f"of {device.hardware.memory / 2**20:,.0f} ({device.hardware.name})"
+            table.add_row(f"peak, {phase}", f"{device.peak(phase) / 2**20:,.0f}", "", of)
+        yield table
+    if memory.host:
+        table = _table("Memory of a node's host, estimated, beside its processes themselves", "", "MiB", "held", "", numbers=(1,))
+        for part in memory.host:
+            table.add_row(part.name, f"{part.bytes / 2**20:,.0f}", part.held, part.how)
+        yield table
 
 
 def _data(plan: Plan) -> Table:

@@ -1,94 +1,87 @@
-"""What training holds on one device: the tensors of an update, and the models beside the one that is trained."""
+"""What a learner holds on its device: the model that is trained, the tensors of an update, and the models beside it."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from align.learner.config import no_value_model, read_config
+from align.learner.config import no_value_model
 from align.learner.logprobs import CHUNK_ELEMENTS
 from align.learner.trained import critic_folder, model_folder
 from align.recipe.arithmetic import largest_micro_batch
-from align.recipe.schema import Critic, Recipe, RewardModelRecipe, RLRecipe, Teacher, TrainRecipe
+from align.recipe.known_models import config_or_facts
+from align.recipe.memory_part import FLOAT32, Part, width_of
+from align.recipe.model_shape import ModelShape
+from align.recipe.schema import Critic, Recipe, RLRecipe, Teacher, TrainRecipe
+from align.recipe.sharding_memory import Sharding, Sizes
 from align.rewards.names import built_in_name
 from align.rewards.registry import params_of
 
-if TYPE_CHECKING:
-    import torch
-
-FLOAT32 = 4
-WIDTH = 64  # of the sequences that are tried: fused attention is linear in tokens, but over fake tensors it has a mask
 LOGIT_COPIES = 4  # logits, their exponentials, a product and the gradient, each float32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """Bytes of one thing, when they are held ("always", "update", "generate"), and how they come about."""
-
-    name: str
-    bytes: int
-    held: str
-    how: str
-
-
-def training_parts(recipe: TrainRecipe, model: Any, trainable: int, *, reference: bool) -> Iterator[Part]:
-    """Optimizer, reference, gradients, and what an update keeps of a micro-batch."""
-    how = f"{trainable:,} trained x "
-    yield Part(name="optimizer (AdamW)", bytes=2 * FLOAT32 * trainable, held="always", how=f"{how}2 x float32")
+def training_parts(recipe: TrainRecipe, shape: ModelShape, sharding: Sharding, *, reference: bool) -> Iterator[Part]:
+    """What the ranks hold or share, a reference, which each of them has whole, and what an update keeps of a micro-batch."""
+    yield from sharding.parts(shape.sizes)
     if reference:
-        weights = FLOAT32 * sum(parameter.numel() for parameter in model.parameters())
-        yield Part(name="reference model", bytes=weights, held="always", how="a frozen copy of the weights")
-    yield Part(name="gradients", bytes=FLOAT32 * trainable, held="update", how=f"{how}float32")
+        how = "a frozen copy of the weights" + (", whole on every rank" if sharding.world > 1 else "")
+        yield Part(name="reference model", bytes=FLOAT32 * shape.sizes.all, held="always", how=how)
     rows, longest = largest_micro_batch(recipe)
-    kept = _kept_for_backward(model, rows * longest, recipe.model.dtype, checkpointing=recipe.train.gradient_checkpointing)
-    checkpointing = ", gradient checkpointing" if recipe.train.gradient_checkpointing else ""
-    how = f"micro-batch of {rows} x {longest} tokens in {recipe.model.dtype}{checkpointing}"
-    yield Part(name="activations", bytes=kept, held="update", how=how)
-    if isinstance(recipe, RewardModelRecipe):
-        return  # a few numbers a sequence
-    vocabulary = int(model.get_output_embeddings().weight.shape[0])
-    slice_rows = max(1, min(CHUNK_ELEMENTS // vocabulary, rows * longest))
-    how = f"slices of {slice_rows} x {vocabulary} logits"
-    yield Part(name="logits", bytes=LOGIT_COPIES * FLOAT32 * slice_rows * vocabulary, held="update", how=how)
+    checkpointing = recipe.train.gradient_checkpointing
+    how = f"micro-batch of {rows} x {longest} tokens in {recipe.model.dtype}{', gradient checkpointing' * checkpointing}"
+    yield Part(name="activations", bytes=shape.kept, held="update", how=how)
+    if checkpointing and recipe.model.dtype == "bfloat16" and sharding.stage < 3 and shape.cast:
+        # Without checkpointing the backward pass keeps them, and they are among the activations.
+        how = f"{shape.cast:,} trained x bfloat16, during a forward pass"
+        yield Part(name="weights in bfloat16", bytes=FLOAT32 // 2 * shape.cast, held="update", how=how)
+    if not shape.vocabulary:
+        return  # a reward model says a few numbers a sequence
+    slice_rows = max(1, min(CHUNK_ELEMENTS // shape.vocabulary, rows * longest))
+    how = f"slices of {slice_rows} x {shape.vocabulary} logits"
+    yield Part(name="logits", bytes=LOGIT_COPIES * FLOAT32 * slice_rows * shape.vocabulary, held="update", how=how)
 
 
-def critic_parts(recipe: RLRecipe, config: Any, trainable: int, place: Callable[[str], str]) -> Iterator[Part]:
+def critic_parts(recipe: RLRecipe, config: Any, trained: int, sharding: Sharding, place: Callable[[str], str]) -> Iterator[Part]:
     """A value model of its own, or a head on the policy's layers. The policy's gradients are freed before its own are made."""
     settings = recipe.algorithm.critic or Critic()
     if settings.trunk == "shared":
-        trained = int(config.get_text_config().hidden_size) + 1
-        yield Part(name="value head", bytes=FLOAT32 * 4 * trained, held="always", how=f"{trained:,} x 4 x float32, with AdamW")
+        head = int(config.get_text_config().hidden_size) + 1
+        yield Part(name="value head", bytes=FLOAT32 * 4 * head, held="always", how=f"{head:,} x 4 x float32, with AdamW")
         return
     if settings.path is not None:
         where = recipe.model.model_copy(update={"path": critic_folder(settings.path), "init": None, "revision": None})
-        config = read_config(where, place("algorithm.critic.path"))
-    trained = _value_model_size(config, place("algorithm.critic"))
-    yield Part(name="critic", bytes=FLOAT32 * trained, held="always", how=f"{trained:,} x float32")
-    if not settings.frozen:
-        how = f"{trained:,} trained x 2 x float32"
-        yield Part(name="critic's optimizer", bytes=2 * FLOAT32 * trained, held="always", how=how)
-        if trained > trainable:
-            how = f"{trained:,} x float32, less those of the policy, which are freed before"
-            yield Part(name="critic's gradients", bytes=FLOAT32 * (trained - trainable), held="update", how=how)
+        config, _ = config_or_facts(where, place("algorithm.critic.path"))
+    size = value_model_size(config, place("algorithm.critic"))
+    sizes, how = Sizes(all=size, trained=size, small=0, largest=0), f"{size:,} x float32"
+    whole = FLOAT32 * size if settings.frozen else sharding.weights(sizes)
+    yield Part(name="critic", bytes=whole, held="always", how=how)
+    if settings.frozen:
+        return
+    if not sharding.offload:
+        own = sharding.copy(size) + sharding.moments(size)
+        yield Part(name="critic's optimizer", bytes=own, held="always", how=f"{size:,} trained x 2 x float32")
+    held = "always" if sharding.stage == 3 else "update"
+    ours, theirs = sharding.gradients(size), 0 if sharding.stage == 3 else sharding.gradients(trained)
+    if ours > theirs:
+        how = f"{how}, less those of the policy, which are freed before"
+        yield Part(name="critic's gradients", bytes=ours - theirs, held=held, how=how)
 
 
 def teacher_part(recipe: RLRecipe, teacher: Teacher, place: str) -> Part:
-    """The weights of a second model, which is only asked."""
+    """The weights of a second model, which is only asked; each rank has all of them."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    config = read_config(teacher.as_model(), place)
+    config, _ = config_or_facts(teacher.as_model(), place)
     with torch.device("meta"):
         size = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
     dtype = teacher.dtype or recipe.model.dtype
-    width = FLOAT32 if dtype == "float32" else FLOAT32 // 2
-    return Part(name="teacher", bytes=width * size, held="always", how=f"{size:,} x {dtype}")
+    return Part(name="teacher", bytes=width_of(dtype) * size, held="always", how=f"{size:,} x {dtype}")
 
 
-def _value_model_size(config: Any, place: str) -> int:
+def value_model_size(config: Any, place: str) -> int:
     """How many parameters a value model with this configuration of its layers has."""
     import torch
     from transformers import AutoModelForTokenClassification
@@ -114,37 +107,3 @@ def reward_model_parts(recipe: Recipe) -> Iterator[Part]:
             if stored:
                 share = 1 if params.dtype == "float32" else 2
                 yield Part(name="reward model", bytes=stored // share, held="always", how=f"{path} in {params.dtype}")
-
-
-def _kept_for_backward(model: Any, tokens: int, dtype: str, *, checkpointing: bool) -> int:
-    """Bytes that autograd keeps from a forward pass of the backbone, and what is computed again of one layer."""
-    kept = _saved_bytes(model, tokens, dtype)
-    if not checkpointing:
-        return kept
-    layers = int(model.config.get_text_config().num_hidden_layers)
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return _saved_bytes(model, tokens, dtype) + kept // layers
-
-
-def _saved_bytes(model: Any, tokens: int, dtype: str) -> int:
-    import torch
-
-    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}  # holding them keeps their addresses apart
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage
-        return tensor
-
-    model.train()
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    rows = -(-tokens // WIDTH)
-    ids, positions = torch.zeros(rows, WIDTH, dtype=torch.int64), torch.arange(WIDTH).expand(rows, WIDTH)
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16"),
-    ):
-        base.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False)
-    return sum(storage.nbytes() for storage in kept.values())

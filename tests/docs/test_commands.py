@@ -30,6 +30,8 @@ LOCAL_DATA = [
 # The first pattern that a command matches says what is added to it.
 CUTS: list[tuple[str, list[str]]] = [
     (r"align train gsm8k/grpo$", ["model.path=base", "model.dtype=float32", *LOCAL_DATA, *SHORT_RL]),
+    (r"align check sizes/reward", ["data.train=[{path: pairs.jsonl}]"]),
+    (r"align check sizes/", LOCAL_DATA[:1]),
     (r"align train gsm8k/grpo_cpu", [*LOCAL_DATA, *SHORT_RL]),
     (r"align check gsm8k/grpo", ["model.path=base", *LOCAL_DATA]),
     (r"align train (preference|reward_model)/", []),  # on local files as it is
@@ -55,6 +57,13 @@ CUTS: list[tuple[str, list[str]]] = [
     (r"align evaluate quickstart/grpo", ["evaluate.max_problems=2", "evaluate.max_completion_length=8"]),
     (r"align evaluate --model", ["--max-completion-length", "8"]),
 ]
+
+
+def needs(*packages: str) -> pytest.MarkDecorator:
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
+
+
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
@@ -65,11 +74,10 @@ PAGES = [
     "docs/reward_models.md",
     "docs/rewards.md",
     "docs/code.md",
-    pytest.param(
-        "docs/launch.md", marks=pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs DeepSpeed")
-    ),
+    pytest.param("docs/launch.md", marks=needs("deepspeed", "vllm", "ray")),
     pytest.param("docs/engines.md", marks=pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vLLM")),
     "docs/modes.md",
+    pytest.param("docs/sizes.md", marks=needs("vllm", "deepspeed", "ray")),
     "docs/judges.md",
     "docs/math.md",
     "docs/plugins.md",

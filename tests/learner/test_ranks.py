@@ -178,3 +178,11 @@ def test_an_environment_that_says_half_of_it_is_refused(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(RecipeError, match="RANK, MASTER_ADDR, MASTER_PORT is not set"):
         Ranks.present()
+
+
+@pytest.mark.parametrize(("stage", "kept"), [(0, True), (2, True), (3, False)])
+def test_weights_in_bfloat16_are_not_kept_where_ranks_share_the_weights(tiny_model, stage, kept):
+    train = rank_cases.settings(str(stage))
+    passes = Passes.of(tiny_model, train, dtype="bfloat16", device=torch.device("cpu"))
+    with passes.autocast():
+        assert torch.is_autocast_cache_enabled() is kept

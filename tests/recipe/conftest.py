@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from align.recipe.validate import common, launch
+
 GRPO = """\
 recipe: rl
 seed: 7
@@ -40,3 +42,11 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
         return path
 
     return write_file
+
+
+@pytest.fixture
+def everything_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes for a cluster are valid on a machine without Ray, vLLM and DeepSpeed."""
+    monkeypatch.setattr(launch, "installed", lambda *_: True)
+    monkeypatch.setattr(common, "installed", lambda *_: True)
+    monkeypatch.setattr(common, "vllm_trouble", lambda: None)

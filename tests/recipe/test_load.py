@@ -168,6 +168,7 @@ def test_finding_built_in_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         find_recipe("grpo")
 
 
+@pytest.mark.usefixtures("everything_installed")
 def test_every_built_in_recipe_is_valid() -> None:
     names = recipe_names()
     assert len(names) == len(set(names))

@@ -13,9 +13,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from align.errors import CheckpointError, RecipeError
-from align.recipe import memory as memory_module
+from align.recipe import hardware as hardware_module
+from align.recipe.fitting import fitting_notes
 from align.recipe.load import Resolved, load_recipe
-from align.recipe.memory import Memory, estimate_memory, memory_notes
+from align.recipe.memory import Estimator, Memory, estimate_memory
 from align.recipe.method import recipe_method
 from align.recipe.schema import RLRecipe
 
@@ -43,7 +44,7 @@ def estimate(resolved: Resolved) -> Memory:
 
 
 def parts(memory: Memory) -> dict[str, int]:
-    return {part.name: part.bytes for part in memory.parts}
+    return {part.name: part.bytes for part in memory.first.parts}
 
 
 def real_model(kind: str = "llama") -> Any:
@@ -55,7 +56,7 @@ def test_what_is_held_by_hand(write: Write) -> None:
     count = sum(parameter.numel() for parameter in real_model().parameters())
     found = parts(memory)
     assert found["sampler"] == 4 * 32 * 300 * 4  # copies, sequences, vocabulary, float32
-    assert (memory.parameters, memory.trainable, memory.positions) == (count, count, 512)
+    assert (memory.shape.sizes.all, memory.shape.sizes.trained, memory.shape.positions) == (count, count, 512)
     assert found["weights"] == found["reference model"] == found["gradients"] == 4 * count
     assert found["optimizer (AdamW)"] == 8 * count
     assert found["key-value cache"] == 32 * 100 * (
@@ -64,9 +65,9 @@ def test_what_is_held_by_hand(write: Write) -> None:
     assert found["logits"] == 4 * 4 * 8 * 100 * 300  # at most the micro-batch, of 8 x 100 tokens
     always = found["weights"] + found["reference model"] + found["optimizer (AdamW)"]
     own = next(value for name, value in found.items() if name in ("Python and libraries", "CUDA context"))
-    assert memory.peak("generate") == own + always + found["key-value cache"] + found["sampler"]
-    assert memory.peak("update") == own + always + found["gradients"] + found["activations"] + found["logits"]
-    assert memory.total == max(memory.peak("generate"), memory.peak("update"))
+    assert memory.first.peak("generate") == own + always + found["key-value cache"] + found["sampler"]
+    assert memory.first.peak("update") == own + always + found["gradients"] + found["activations"] + found["logits"]
+    assert memory.total == max(memory.first.peak("generate"), memory.first.peak("update"))
 
 
 def test_the_larger_of_rollouts_and_evaluations_counts(write: Write) -> None:
@@ -81,9 +82,9 @@ def test_the_larger_of_rollouts_and_evaluations_counts(write: Write) -> None:
 
 
 def test_the_process_is_measured_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = memory_module._resident()
-    monkeypatch.setattr(memory_module, "STATM", "/nowhere/statm")
-    assert known / 2 < memory_module._resident() < 4 * known
+    known = hardware_module.resident()
+    monkeypatch.setattr(hardware_module, "STATM", "/nowhere/statm")
+    assert known / 2 < hardware_module.resident() < 4 * known
 
 
 @pytest.mark.parametrize(("dtype", "width"), [("float32", 4), ("bfloat16", 2)])
@@ -102,7 +103,7 @@ def test_there_is_a_reference_only_where_a_kl_term_wants_one(write: Write) -> No
 
 def test_a_critic_counts_with_its_optimizer(write: Write) -> None:
     memory = estimate(resolve(write, "algorithm.method=ppo"))
-    found, layers = parts(memory), memory.parameters - 300 * 64  # without the output head
+    found, layers = parts(memory), memory.shape.sizes.all - 300 * 64  # without the output head
     assert found["critic"] == 4 * (layers + 64 + 1)
     assert found["critic's optimizer"] == 2 * found["critic"]
     assert "critic's gradients" not in found  # made when those of the policy, which are more, are freed
@@ -131,9 +132,9 @@ def test_an_architecture_without_value_models_is_refused(write: Write) -> None:
 def test_adapters(write: Write) -> None:
     memory = estimate(resolve_adapters(write))
     attention, mlp = (64 + 64) * 2 + (64 + 32) * 2, (64 + 160) * 3  # inputs + outputs of q, o; k, v; gate, up, down
-    assert memory.trainable == 4 * 3 * (attention + mlp)
-    assert parts(memory)["gradients"] == 4 * memory.trainable
-    assert parts(memory)["weights"] == 4 * memory.parameters > 4 * (memory.parameters - memory.trainable)
+    assert memory.shape.sizes.trained == 4 * 3 * (attention + mlp)
+    assert parts(memory)["gradients"] == 4 * memory.shape.sizes.trained
+    assert parts(memory)["weights"] == 4 * memory.shape.sizes.all > 4 * (memory.shape.sizes.all - memory.shape.sizes.trained)
 
 
 def kept_by_autograd(model: Any, rows: int, width: int, dtype: str) -> int:
@@ -177,10 +178,11 @@ def test_a_large_model_is_not_allocated(write: Write, tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     resolved = load_recipe(write(), ["model={path: ./qwen, dtype: bfloat16}", "rollout.max_completion_length=512"])
     memory = estimate(resolved)
-    assert memory.parameters == 1_543_714_304
+    assert memory.shape.sizes.all == 1_543_714_304
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 500e6  # the weights alone are 6.2 GB
-    if memory.total > memory.available:
-        assert any("GiB are needed" in note for note in memory_notes(memory, resolved.recipe))
+    if not memory.fits:
+        estimator = Estimator.of(resolved, recipe_method(resolved))
+        assert any("GiB are needed" in note for note in fitting_notes(estimator, memory))
 
 
 @pytest.mark.parametrize(

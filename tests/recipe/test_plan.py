@@ -51,7 +51,7 @@ def test_the_tables_show_values_with_their_origins(write: Write) -> None:
     for title in (
         "Method grpo",
         "Batch arithmetic",
-        "Memory of one device",
+        "Memory of node 0",
         "Data",
         "Rewards on a few rows",
         "the recipe is good",
@@ -118,7 +118,7 @@ def test_supervised_fine_tuning(write: Write) -> None:
     assert plan.rewards == []
     assert plan.data[0].looked_at == 40
     assert plan.memory is not None
-    assert plan.memory.peak("generate") < plan.memory.peak("update")
+    assert plan.memory.first.peak("generate") < plan.memory.first.peak("update")
 
 
 def test_a_model_that_is_not_here_leaves_the_rest(write: Write) -> None:

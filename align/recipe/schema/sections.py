@@ -284,6 +284,12 @@ class Launch(Section):
     restarts: Annotated[int, Field(ge=0)] = Field(
         2, description="How often a run whose process was killed goes on from its last checkpoint by itself"
     )
+    gpus_per_node: Positive | None = Field(
+        None, description="GPUs of a machine, for the plan of `align check`; default: those of this machine, or 8"
+    )
+    device_memory_gib: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Memory of a GPU, in GiB, for the plan of `align check`; default: what is measured on this machine"
+    )
 
 
 class Common(Section):

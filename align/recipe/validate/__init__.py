@@ -32,6 +32,7 @@ from align.recipe.validate.common import (
 )
 from align.recipe.validate.critic import critic
 from align.recipe.validate.findings import Finding, Rule, raise_first
+from align.recipe.validate.launch import processes
 from align.recipe.validate.modes import modes
 from align.recipe.validate.preference import idle_keys, online, online_rollout, preference_losses, stored_preferences
 from align.recipe.validate.reward_model import judgements, linear, objective
@@ -42,7 +43,7 @@ from align.recipe.validate.samples import UNGROUPED, demonstrations, group_size,
 __all__ = ["UNGROUPED", "Finding", "longest_sequence", "raise_first", "validate"]
 
 _ALL: list[Rule] = [model, tasks, rewards, task_reward, evaluation, engine, wandb]
-_STEPS: list[Rule] = [training_data, steps, packing, sharding]
+_STEPS: list[Rule] = [training_data, steps, packing, sharding, processes]
 _TRAINING: list[Rule] = [*_STEPS, *_ALL]
 RULES: dict[type, list[Rule]] = {
     RLRecipe: [
