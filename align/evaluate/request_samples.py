@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from align.errors import RecipeError
 from align.evaluate.formats import FORMATS, FormatName, ReadChoice, evalplus, read_samples
@@ -24,14 +23,14 @@ def interval_method(name: str) -> IntervalMethod:
     """Raises RecipeError for another name."""
     if name not in INTERVAL_METHODS:
         raise RecipeError(f"there is no interval {name!r}", place="--interval", fix=f"write {', '.join(INTERVAL_METHODS)}")
-    return cast(IntervalMethod, name)
+    return name
 
 
 def format_name(name: str) -> FormatName:
     """Raises RecipeError for another name."""
     if name not in FORMATS:
         raise RecipeError(f"there is no format {name!r}", place="--format", fix=f"write one of {', '.join(FORMATS)}")
-    return cast(FormatName, name)
+    return name
 
 
 def free_target(out: Path, format: FormatName, *, overwrite: bool) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def test_errors_leave_n_and_problems_with_too_few_leave_the_estimate(table: Call
     assert problem_values(mine, estimator("pass@3")) == {}
 
 
-def with_columns(table: SampleTable, **columns: list[object]) -> SampleTable:
+def with_columns(table: SampleTable, **columns: list[Any]) -> SampleTable:
     samples = [
         replace(sample, **{name: values[number] for name, values in columns.items()})
         for number, sample in enumerate(table.samples)

@@ -113,7 +113,7 @@ def _by_cluster(values_P: Array, clusters_P: Sequence[Hashable] | None) -> tuple
         raise ValueError(f"{len(clusters_P)} clusters for {len(values_P)} problems: each problem needs one")
     number_of: dict[Hashable, int] = {}
     index_P = [number_of.setdefault(cluster, len(number_of)) for cluster in clusters_P]
-    return np.bincount(index_P, weights=values_P), np.bincount(index_P).astype(np.float64)
+    return np.bincount(index_P, weights=values_P).astype(np.float64), np.bincount(index_P).astype(np.float64)
 
 
 def _standard_error(sums_C: Array, sizes_C: Array, mean: float) -> float:
