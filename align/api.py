@@ -267,15 +267,15 @@ def compare(
 ) -> ComparisonReport:
     """Models on the same problems: each with intervals, and the others against the first (or `all_pairs`).
 
-    `files` are evaluation folders of align, or files of human-eval, evalplus or lm-eval. `k` are those of pass@k (default 1),
-    `estimates` further names such as "maj@8". `score` and `judge` name the rewards behind best@k and cot-pass@k; `answers` takes
-    the final answer of each completion for maj@k. `metric`, `filter` and `threshold` choose within files of lm-eval, `tests`
+    `files` are evaluation folders of align (one of several models stands for all of them), or files of human-eval, evalplus or
+    lm-eval. `k` are those of pass@k (default 1), `estimates` further names such as "maj@8". `score` and `judge` name the rewards
+    behind best@k and cot-pass@k; `answers` takes the final answer of each completion for maj@k. `metric`, `filter` and `threshold` choose within files of lm-eval, `tests`
     within those of evalplus. `cluster` is a column that problems share which are not independent.
     """
     from align.evaluate.compare import compare_tables
-    from align.evaluate.estimators import by_judge, by_score, estimator, with_answers
-    from align.evaluate.formats import read_samples
+    from align.evaluate.formats import evaluations_in, read_samples
     from align.evaluate.request_samples import interval_method, read_choice
+    from align.evaluate.sample_estimators import by_judge, by_score, estimator, with_answers
 
     ks = [k] if isinstance(k, int) else list(k)
     further = _several(estimates)
@@ -283,7 +283,7 @@ def compare(
     text = bool(answers or score or judge or cluster)
     choice = read_choice(metric=metric, filter=filter, threshold=threshold, tests=tests, text=text)
     method = interval_method(interval)
-    tables = [read_samples(Path(file), choice) for file in files]
+    tables = [read_samples(path, choice) for file in files for path in evaluations_in(Path(file))]
     tables = [by_score(table, score) for table in tables] if score is not None else tables
     tables = [by_judge(table, judge) for table in tables] if judge is not None else tables
     tables = [with_answers(table) for table in tables] if answers else tables

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from align.errors import RecipeError
+
 Metric = Annotated[str | None, typer.Option(help="Of an lm-eval file with several metrics: the one that says what is right.")]
 Filter = Annotated[str | None, typer.Option("--filter", help="Of an lm-eval file with several filters: the one that counts.")]
 Threshold = Annotated[float | None, typer.Option(help="Value of an lm-eval metric from which a sample is right.")]
@@ -16,7 +18,7 @@ Tests = Annotated[str, typer.Option(help="Of an evalplus file: plus (base and pl
 def add_commands(app: typer.Typer) -> None:
     """Register the commands of this module."""
     app.command(
-        epilog="Examples: align compare evals/before evals/after --k 1 --k 8 ; "
+        epilog="Examples: align compare evals/before evals/after --k 1,8 ; "
         "align compare evals/mine eval_results.json --estimate pass^4 --json"
     )(compare)
     app.command(
@@ -39,7 +41,7 @@ def compare(
             show_default=False,
         ),
     ],
-    k: Annotated[list[int] | None, typer.Option("--k", min=1, help="The k of pass@k; default 1. Repeatable.")] = None,
+    k: Annotated[list[str] | None, typer.Option("--k", help="The k of pass@k, such as 1,8; default 1. Repeatable.")] = None,
     estimate: Annotated[
         list[str] | None, typer.Option(help="Something else: pass^4, avg@8, maj@8, best@8, cot-pass@8. Repeatable.")
     ] = None,
@@ -64,7 +66,7 @@ def compare(
 
     report = api.compare(
         files,
-        k=k or (),
+        k=_numbers(k, "--k"),
         estimates=estimate or (),
         all_pairs=all_pairs,
         interval=interval,
@@ -157,6 +159,14 @@ def convert_samples(
     typer.echo(
         f"{export.samples} samples" + "".join(f"\n  no place for: {what} ({count})" for what, count in export.lost.items())
     )
+
+
+def _numbers(items: list[str] | None, flag: str) -> list[int]:
+    words = [word.strip() for item in items or () for word in item.split(",")]
+    for word in words:
+        if not (word.isdecimal() and int(word) > 0):
+            raise RecipeError(f"{flag} {word} is no number from 1 up", fix=f"write for example {flag} 1,8")
+    return [int(word) for word in words]
 
 
 def _show(renderable: Any, plain: Any) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from align.errors import DataError, RecipeError
-from align.evaluate.estimators import Estimator, problem_values
+from align.evaluate.sample_estimators import Estimator, problem_values
 from align.evaluate.samples import SampleTable
 from align.evaluate.statistics import IntervalMethod, PairedComparison, compare_paired, holm
 from align.evaluate.summary import ModelSummary, summarize_samples

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from align.errors import DataError
-from align.evaluate.estimators import Estimator, problem_values
+from align.evaluate.sample_estimators import Estimator, problem_values
 from align.evaluate.samples import SampleTable, known_share, parts_of
 from align.evaluate.statistics import Estimate, IntervalMethod, mean_with_interval
 

@@ -71,10 +71,19 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_compare(run: Run) -> None:
-    done = run("compare", "before", "after", "--k", "1", "--estimate", "pass^2")
+    done = run("compare", "before", "after", "--k", "1,2", "--estimate", "pass^2")
     assert done.returncode == 0, done.stderr
     for words in ("after minus before", "+0.500", "gained: 5 problems  sums:3, sums:4", "lost: 0 problems", "differences"):
         assert words in done.stdout, words
+
+
+def test_a_folder_of_several_models_stands_for_all_of_them(run: Run, folder: Path) -> None:
+    (folder / "curves").mkdir()
+    for name in ("before", "after"):
+        (folder / name).rename(folder / "curves" / name)
+    done = run("compare", "curves", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [model["name"] for model in json.loads(done.stdout)["models"]] == ["curves/after", "curves/before"]
 
 
 def test_compare_as_json_with_every_estimator(run: Run) -> None:
@@ -134,6 +143,7 @@ def test_power(run: Run) -> None:
         (["compare", "nowhere"], 3, ["no such file"]),
         (["compare", "before", "before"], 2, ["named twice"]),
         (["compare", "before", "--k", "5"], 3, ["pass@5", "smaller k"]),
+        (["compare", "before", "--k", "1,x"], 2, ["--k 1,8"]),
         (["compare", "before", "--estimate", "best"], 2, ["names no estimator"]),
         (["compare", "before", "--estimate", "maj@2"], 3, ["--answers"]),
         (["compare", "before", "--estimate", "best@2", "--score", "rm"], 3, ["choose one of judge"]),

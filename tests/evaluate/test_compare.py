@@ -9,7 +9,7 @@ from rich.console import Console
 from align.errors import DataError, RecipeError
 from align.evaluate.compare import compare_tables
 from align.evaluate.compare_table import comparison_table
-from align.evaluate.estimators import estimator
+from align.evaluate.sample_estimators import estimator
 from align.evaluate.samples import SampleTable
 from align.evaluate.statistics import holm
 from align.evaluate.summary import summarize_samples

@@ -6,6 +6,6 @@ on writing, and `Export.lost` says what that was.
 
 from align.evaluate.formats.choice import ReadChoice
 from align.evaluate.formats.export import FORMATS, Export, FormatName, export_samples
-from align.evaluate.formats.read import read_samples
+from align.evaluate.formats.read import evaluations_in, read_samples
 
-__all__ = ["FORMATS", "Export", "FormatName", "ReadChoice", "export_samples", "read_samples"]
+__all__ = ["FORMATS", "Export", "FormatName", "ReadChoice", "evaluations_in", "export_samples", "read_samples"]

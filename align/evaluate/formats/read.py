@@ -46,6 +46,13 @@ def read_samples(path: Path, choice: ReadChoice | None = None, *, name: str | No
     raise DataError(why, place=str(path), fix=f"name {_KNOWN}")
 
 
+def evaluations_in(path: Path) -> list[Path]:
+    """The evaluations of several models in one folder, in order of their names; else the path alone."""
+    if not path.is_dir() or evaluation_folder.sample_files(path):
+        return [path]
+    return sorted(one for one in path.iterdir() if one.is_dir() and evaluation_folder.sample_files(one)) or [path]
+
+
 def _read_folder(folder: Path, name: str, choice: ReadChoice) -> SampleTable:
     if files := evaluation_folder.sample_files(folder):
         return evaluation_folder.read(files, name, choice)

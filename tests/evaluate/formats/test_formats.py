@@ -112,6 +112,30 @@ def test_parquet_parts_with_the_same_columns(tmp_path: Path) -> None:
     assert verdicts(read_samples(tmp_path / "samples-00000.parquet")) == {"g:0": [True]}
 
 
+def test_parquet_with_verdicts_in_columns_and_problems_beside_it(tmp_path: Path) -> None:
+    def row(sample: int, value: float | None) -> dict[str, Any]:
+        plain = {name: part for name, part in own_row("g:0", sample, value == 1).items() if name not in ("verdicts", "messages")}
+        none = {f"rewards/rm/{part}": None for part in ("value", "status", "detail", "parts")}
+        return plain | {"rewards/math/value": value, "rewards/math/status": "pass", "rewards/math/detail": ""} | none
+
+    schema = pyarrow.Table.from_pylist([row(0, 1.0), row(1, 0.0)])
+    pyarrow.parquet.write_table(schema, tmp_path / "samples-00000.parquet")
+    messages = [{"role": "user", "content": "1+1"}]
+    write_lines(
+        tmp_path / "problems.jsonl.gz", {"prompt_id": "g:0", "messages": messages, "columns": {"level": 4, "topic": "sums"}}
+    )
+    first, second = read_samples(tmp_path).samples
+    assert first.columns["verdicts"] == {"math": {"value": 1.0, "status": "pass", "detail": ""}}
+    assert (first.level, second.level, first.columns["messages"], first.columns["columns"]["topic"]) == (
+        "4",
+        "4",
+        messages,
+        "sums",
+    )
+    light = read_samples(tmp_path, ReadChoice(text=False)).samples
+    assert [(one.level, one.correct, one.columns) for one in light] == [("4", True, {}), ("4", False, {})]
+
+
 @pytest.mark.parametrize("name", ["samples.jsonl", "judged.jsonl.gz"])
 def test_human_eval(tmp_path: Path, name: str) -> None:
     path = write_lines(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from align.errors import DataError, RecipeError
-from align.evaluate.estimators import by_judge, by_score, estimator, problem_values, voters, with_answers
+from align.evaluate.sample_estimators import by_judge, by_score, estimator, problem_values, voters, with_answers
 from align.evaluate.samples import Sample, SampleTable
 
 
