@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from align.evaluate.compare import ComparisonReport, Pair
@@ -27,7 +27,7 @@ def comparison_table(report: ComparisonReport) -> RenderableType:
 
 def _models(report: ComparisonReport) -> Table:
     names = list(report.models[0].estimates)
-    table = Table("model", "problems", "samples", *names, "tokens", "cut off", "errors")
+    table = Table(Column("model", overflow="fold"), "problems", "samples", *names, "tokens", "cut off", "errors")
     for model in report.models:
         lengths = model.lengths
         table.add_row(
