@@ -111,7 +111,11 @@ class Session:
         return self.ranks.from_first(decide)
 
     def steps(self) -> Iterator[int]:
-        yield from range(self.step + 1, self.recipe.train.steps + 1)
+        """The steps that are left; none after `evaluate.stop_after` evaluations without a better one."""
+        for step in range(self.step + 1, self.recipe.train.steps + 1):
+            if self._stopped_early():
+                return
+            yield step
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Measure a phase of the step as `time/<name>`."""
@@ -144,7 +148,7 @@ class Session:
         if not self.ranks.is_first:
             return {}
         self._log.close()
-        summary = self.run.finish()
+        summary = self.run.finish(**self._best_of_run())
         final_report(self.run, self.console, next_command=self._next_command())
         return summary
 
@@ -184,6 +188,8 @@ class Session:
         due = evaluation and evaluation.every and self.step % evaluation.every == 0 and 0 < self.step < self.recipe.train.steps
         if due and not self._is_evaluated(name):
             self._evaluate(name)
+        elif due:
+            self._keep_if_best()  # stopped between an evaluation and keeping its model
 
     def _is_evaluated(self, name: str) -> bool:
         def is_stored() -> bool:
