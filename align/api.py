@@ -130,7 +130,7 @@ def evaluate(
     problems, `task:NAME` (of seed 1) or `task:NAME@SEED`; of `data`, `rewards`, `k` and `overrides` one can stand alone. Of a
     benchmark with one source `data` replaces its place and nothing else. `columns` maps our column names to those of `data`;
     `limit` takes that many problems; `engine` is transformers or vllm. What stays None is as in the recipe.
-    With `out` (or where an evaluate recipe names an `output_dir`) that folder gets the samples as they are graded and result.json.
+    With `out` (or where an evaluate recipe names an `output_dir`) that folder gets samples as they are graded, and result.json.
     A folder with samples of the same evaluation is continued; one with others is refused unless `overwrite` is given. `console`
     shows progress; without one nothing is printed.
     """

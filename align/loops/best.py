@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,14 +82,12 @@ def keep_best(checkpoints: Path, step: int, write: Callable[[Path], None]) -> Pa
         aside.unlink(missing_ok=True)
         aside.symlink_to(path.relative_to(checkpoints), target_is_directory=True)
         os.replace(aside, link)
-    write_checkpoint_limit(folder, step)
+    _remove_others(folder, step)
     return path
 
 
-def write_checkpoint_limit(folder: Path, step: int) -> None:
+def _remove_others(folder: Path, step: int) -> None:
     """Remove every kept model but that of `step`."""
-    import shutil
-
     for path in folder.glob("step-*"):
         if path != checkpoint_path(folder, step):
             doomed = path.with_name(f".removed-{path.name}")

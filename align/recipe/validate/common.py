@@ -162,6 +162,8 @@ def stored_judgements(recipe: PreferenceRecipe | RewardModelRecipe, what: str, *
                 message = f"the problems that {source.task} generates hold nothing that somebody judged"
                 fix = f"name a file with chosen and rejected answers: {{path: pairs.jsonl}}{or_else}"
                 yield Finding(key=f"data.{split}.{number}.task", message=message, fix=fix)
+    if recipe.evaluate is not None:
+        yield from _watched(recipe.evaluate)
     if recipe.evaluate is not None and not recipe.data.eval:
         fix = "write `data: {eval: [{path: test.jsonl}]}`, or remove evaluate"
         yield Finding(key="evaluate", message=f"evaluate needs {what}, and data.eval names none", fix=fix)
