@@ -112,7 +112,9 @@ def test_the_best_model_outlives_the_limit_of_checkpoints(tmp_path: Path) -> Non
         train={"steps": 4, "save_steps": 1, "save_total_limit": 1},
         evaluate={**EVALUATION, "best": {"metric": "reward", "mode": "min"}},
     )
-    stored = {one["step"]: one["metrics"]["reward"] for one in map(json.loads, map(Path.read_text, (run / "eval").glob("*.json")))}
+    stored = {
+        one["step"]: one["metrics"]["reward"] for one in map(json.loads, map(Path.read_text, (run / "eval").glob("*.json")))
+    }
     first = min(stored, key=lambda step: (stored[step], step))
     assert summary["best"] == {"metric": "reward", "value": stored[first], "step": first}
     assert [path.name for path in (run / "checkpoints").glob("step-*")] == ["step-000004"]
