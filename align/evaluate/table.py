@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -56,7 +57,7 @@ def _add(table: Table, name: str, estimates: dict[str, AtK], result: EvaluationR
 def curves_table(curves: Curves) -> RenderableType:
     """pass@k of several models side by side with 95 % intervals, the difference to the first one, and what it means."""
     base, *others = curves.results
-    table = Table("", *(Text(name) for name in curves.results), *(Text(f"{name} - {base}") for name in others))
+    table = Table("", *(escape(name) for name in curves.results), *(escape(f"{name} - {base}") for name in others))
     for k, estimate in curves.results[base].pass_at_k.items():
         cells = [str(found) if (found := curves.results[name].pass_at_k.get(k)) else "no verdicts" for name in others]
         differences = [_difference(curves.differences[name].get(k)) for name in others]

@@ -29,9 +29,7 @@ _GSM8K = [
     {"question": "Ann has 3 boxes of 4 pens. How many pens?", "answer": "3 boxes of 4 are <<3*4=12>>12 pens.\n#### 12"},
     {"question": "A farm sells 1,000 eggs and then 250. How many?", "answer": "Together 1250.\n#### 1,250"},
 ]
-_COMPETITION = [
-    {"id": 60, "problem": "Find the remainder of $2^{10}$ divided by $1000$.", "answer": "024", "url": "", "year": "2024"}
-]
+_COMPETITION = [{"id": 60, "problem": "Find the remainder of $2^{10}$ by $1000$.", "answer": "024", "url": "", "year": "2024"}]
 _TESTS = [
     {"input": "1\n2\n", "output": "3\n", "testtype": "stdin"},
     {"input": "5\n7\n", "output": "12\n", "testtype": "stdin"},

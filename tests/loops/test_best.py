@@ -106,7 +106,6 @@ def test_global_generators_go_on_as_if_nothing_had_happened() -> None:
 
 
 def test_the_best_model_outlives_the_limit_of_checkpoints(tmp_path: Path) -> None:
-    """The best by the fewest tokens, which a reward of long answers moves away from."""
     run, summary = train(
         tmp_path,
         train={"steps": 4, "save_steps": 1, "save_total_limit": 1},
