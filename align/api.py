@@ -14,11 +14,11 @@ from align.errors import RecipeError
 if TYPE_CHECKING:
     from align.doctor import Finding
     from align.evaluate.compare import ComparisonReport
-    from align.evaluate.formats import Export
-    from align.evaluate.power_plan import PowerPlan
     from align.evaluate.curves import Curves
+    from align.evaluate.formats import Export
     from align.evaluate.generate import EvaluationResult
     from align.evaluate.pair_accuracy import PairResult
+    from align.evaluate.power_plan import PowerPlan
     from align.evaluate.regrade import Regrading
     from align.evaluate.request import Request
     from align.recipe.plan import Plan

@@ -1,6 +1,6 @@
 """The figures of an evaluation: what k samples of a problem would do, averaged over the problems.
 
-A further one is a function of a problem, the verdicts of its samples and k, and an entry of ESTIMATORS.
+A further one is a function of a problem, the verdicts of its samples and k, and an entry of FIGURES.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from align.evaluate.graded import Graded
 from align.evaluate.statistics import Estimate, mean_with_interval, pass_at_k
 
 Correct = Sequence[bool | None]  # of the samples of a problem; None without a verdict
-Estimator = Callable[[Graded, Correct, int], float | None]  # None: this problem says nothing about this k
+Figure = Callable[[Graded, Correct, int], float | None]  # None: this problem says nothing about this k
 AtK = dict[int, Estimate]
 
 
@@ -21,18 +21,18 @@ def passing(_: Graded, correct_G: Correct, k: int) -> float | None:
     return pass_at_k(n, c, k) if n >= k else None
 
 
-ESTIMATORS: Mapping[str, Estimator] = {"pass": passing}  # "pass" is shown as pass@k
+FIGURES: Mapping[str, Figure] = {"pass": passing}  # "pass" is shown as pass@k
 
 
 def values_at(name: str, problems: Sequence[Graded], correct_PG: Sequence[Correct], k: int) -> list[float | None]:
-    """One estimator's value of every problem."""
-    return [ESTIMATORS[name](problem, correct_G, k) for problem, correct_G in zip(problems, correct_PG, strict=True)]
+    """One figure's value of every problem."""
+    return [FIGURES[name](problem, correct_G, k) for problem, correct_G in zip(problems, correct_PG, strict=True)]
 
 
 def estimates(problems: Sequence[Graded], correct_PG: Sequence[Correct], ks: Sequence[int], *, seed: int) -> dict[str, AtK]:
-    """Every estimator at every k over the problems that say something about it, with 95 % intervals."""
+    """Every figure at every k over the problems that say something about it, with 95 % intervals."""
     found: dict[str, AtK] = {}
-    for name in ESTIMATORS:
+    for name in FIGURES:
         values = {k: [value for value in values_at(name, problems, correct_PG, k) if value is not None] for k in ks}
         found[name] = {k: mean_with_interval(values_P, seed=seed) for k, values_P in values.items() if values_P}
     return found

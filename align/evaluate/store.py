@@ -154,9 +154,6 @@ def read_answers(folder: Path) -> dict[str, tuple[Answer, ...]]:
 
 
 def _answer(row: Mapping[str, Any]) -> Answer:
-    names = [
-        key.removesuffix("/status").removeprefix("rewards/") for key, value in row.items() if key.endswith("/status") and value
-    ]
     return Answer(
         sample=row["sample"],
         text=row["completion"],
@@ -166,12 +163,13 @@ def _answer(row: Mapping[str, Any]) -> Answer:
         reward=math.nan if row["reward"] is None else row["reward"],
         verdicts={
             name: Verdict(
-                value=row[f"rewards/{name}/value"],
-                status=row[f"rewards/{name}/status"],
-                detail=row[f"rewards/{name}/detail"] or "",
-                parts=json.loads(row[f"rewards/{name}/parts"] or "{}"),
+                value=verdict["value"],
+                status=verdict["status"],
+                detail=verdict["detail"],
+                parts=json.loads(verdict["parts"] or "{}"),
             )
-            for name in names
+            for name, verdict in (row.get("verdicts") or {}).items()
+            if verdict is not None  # the reward does not apply to this row
         },
     )
 
@@ -218,7 +216,8 @@ def _encoded_samples(problems: Sequence[Graded], threshold: float, correct_by: S
         _row(problem, answer, is_correct(answer, threshold, correct_by)) for problem in problems for answer in problem.answers
     ]
     names = sorted({name for problem in problems for answer in problem.answers for name in answer.verdicts})
-    types = _TYPES | {f"rewards/{name}/{part}": kind for name in names for part, kind in _VERDICT_TYPES.items()}
+    verdicts = {"verdicts": pa.struct({name: pa.struct(_VERDICT_TYPES) for name in names})} if names else {}
+    types: dict[str, pa.DataType] = _TYPES | verdicts
     table = pa.table({column: pa.array([row.get(column) for row in rows], type=kind) for column, kind in types.items()})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
@@ -244,8 +243,18 @@ def _row(problem: Graded, answer: Answer, correct: bool | None) -> dict[str, Any
         "reward": None if math.isnan(answer.reward) else answer.reward,
         "correct": correct,
     }
-    for name, verdict in answer.verdicts.items():
-        row |= {f"rewards/{name}/{part}": getattr(verdict, part) for part in ("value", "status", "detail")}
-        row[f"rewards/{name}/parts"] = json.dumps(dict(verdict.parts), default=str) if verdict.parts else None
-    # JSON may carry lone surrogates, which Parquet cannot: they become question marks.
-    return {key: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for key, value in row.items()}
+    row["verdicts"] = {
+        name: {
+            "value": verdict.value,
+            "status": verdict.status,
+            "detail": _utf8(verdict.detail),
+            "parts": json.dumps(dict(verdict.parts), default=str) if verdict.parts else None,
+        }
+        for name, verdict in answer.verdicts.items()
+    }
+    return {key: _utf8(value) if isinstance(value, str) else value for key, value in row.items()}
+
+
+def _utf8(text: str) -> str:
+    """JSON may carry lone surrogates, which Parquet cannot: they become question marks."""
+    return text.encode("utf-8", "replace").decode()

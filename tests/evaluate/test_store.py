@@ -17,6 +17,7 @@ import pytest
 import align
 from align.errors import DataError, RecipeError, RunInUseError
 from align.evaluate import store
+from align.evaluate.formats import read_samples
 from align.evaluate.table import regrading_table, result_table
 from align.learner.fresh import build_model, train_tokenizer
 from align.recipe.schema import ModelInit, TokenizerInit
@@ -249,9 +250,12 @@ def test_grading_again_replaces_no_evaluation(model: Path, rewards: str, tmp_pat
 def test_a_row_of_the_file_says_what_there_is_to_know(model: Path, rewards: str, tmp_path: Path) -> None:
     evaluate(model, f"{rewards}:even", tmp_path / "out", limit=1)
     row = rows(tmp_path / "out")[0]
-    name = next(key for key in row if key.endswith("/status"))
-    assert name == "rewards/even/status"
+    assert set(row["verdicts"]["even"]) == {"value", "status", "detail", "parts"}
     assert (row["source"], row["sample"], row["weights_version"]) == ("chain_sum", 0, 0)
     assert row["tokens"] <= 6
-    assert row["correct"] == (row["rewards/even/value"] == 1.0)
+    assert row["correct"] == (row["verdicts"]["even"]["value"] == 1.0)
+    table = read_samples(tmp_path / "out")
+    assert [(sample.problem, sample.correct) for sample in table.samples] == [
+        (one["prompt_id"], one["correct"]) for one in rows(tmp_path / "out")
+    ]
     assert store.read_problems(tmp_path / "out")[0].prompt.columns["task"] == "chain_sum"
