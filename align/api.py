@@ -14,9 +14,13 @@ from align.errors import RecipeError
 if TYPE_CHECKING:
     from align.doctor import Finding
     from align.evaluate.compare import ComparisonReport
+    from align.evaluate.curves import Curves
     from align.evaluate.formats import Export
     from align.evaluate.generate import EvaluationResult
+    from align.evaluate.pair_accuracy import PairResult
     from align.evaluate.power_plan import PowerPlan
+    from align.evaluate.regrade import Regrading
+    from align.evaluate.request import Request
     from align.recipe.plan import Plan
     from align.recipe.schema import RewardSpec
     from align.rewards.audit import Audit
@@ -115,42 +119,179 @@ def evaluate(
     temperature: float | None = None,
     max_completion_length: int | None = None,
     seed: int | None = None,
+    engine: str | None = None,
     out: str | Path | None = None,
+    overwrite: bool = False,
     console: RunConsole | None = None,
 ) -> EvaluationResult:
     """pass@k of a model on a data set with a reward: as a recipe says, as the arguments say, or a recipe with some replaced.
 
     `model` is a hub id, a model folder, a checkpoint or a run directory (its last checkpoint). `data` are paths or generated
-    problems, `task:NAME` (of seed 1) or `task:NAME@SEED`; of `data`, `rewards`, `k` and `overrides` one can stand alone.
-    `columns` maps our column names to those of `data`; `limit` takes that many problems. What stays None is as in the recipe.
-    With `out` (default: `output_dir` of an evaluate recipe) that folder gets result.json and samples.jsonl.gz. `console` shows
-    progress; without one nothing is printed.
+    problems, `task:NAME` (of seed 1) or `task:NAME@SEED`; of `data`, `rewards`, `k` and `overrides` one can stand alone. Of a
+    benchmark with one source `data` replaces its place and nothing else. `columns` maps our column names to those of `data`;
+    `limit` takes that many problems; `engine` is transformers or vllm. What stays None is as in the recipe.
+    With `out` (or where an evaluate recipe names an `output_dir`) that folder gets samples as they are graded, and result.json.
+    A folder with samples of the same evaluation is continued; one with others is refused unless `overwrite` is given. `console`
+    shows progress; without one nothing is printed.
     """
+    request = _evaluation(
+        recipe,
+        overrides,
+        model=model,
+        data=data,
+        rewards=rewards,
+        columns=columns,
+        limit=limit,
+        num_generations=num_generations,
+        k=k,
+        temperature=temperature,
+        max_completion_length=max_completion_length,
+        seed=seed,
+        engine=engine,
+    )
+    if request.recipe.pairs is not None:
+        raise RecipeError(
+            "this recipe compares pairs of answers and samples none",
+            place=request.place("pairs"),
+            fix="from Python call align.evaluate_pairs, on the command line `align evaluate` does",
+        )
+
+    from align.evaluate.program import evaluate_recipe
+    from align.recipe.located import located_errors
+    from align.run.console import silent_console
+
+    folder = out or request.recipe.output_dir
+    with located_errors(request.recipe, request.place):
+        return evaluate_recipe(request.recipe, console or silent_console(), Path(folder) if folder else None, overwrite=overwrite)
+
+
+def evaluate_models(
+    recipe: str | Path | None = None,
+    overrides: str | Sequence[str] = (),
+    *,
+    models: Sequence[str | Path],
+    out: str | Path | None = None,
+    seed: int | None = None,
+    console: RunConsole | None = None,
+    **arguments: Any,
+) -> Curves:
+    """`evaluate` for several models on the same problems, the first being what the others are compared with.
+
+    `arguments` are those of `evaluate`. With `out` every model gets a folder of its own in it, beside result.json and
+    pass_at_k.png.
+    """
+    from align.evaluate.curves import compare_curves, write_plot
+    from align.evaluate.names import model_names
+    from align.evaluate.program import write_figures
+
+    if out is None:
+        asked = {key: value for key, value in arguments.items() if key != "overwrite"}
+        out = _evaluation(recipe, overrides, model=models[0], seed=seed, **asked).recipe.output_dir
+    results = {}
+    for name, model in model_names([str(model) for model in models]).items():
+        if console is not None:
+            console.show(f"{name}: {model}")
+        folder = None if out is None else Path(out) / name
+        results[name] = evaluate(recipe, overrides, model=model, out=folder, seed=seed, console=console, **arguments)
+    curves = compare_curves(results, seed=seed or 0)
+    if out is not None:
+        write_figures(curves.to_dict(), Path(out))
+        if len(next(iter(results.values())).pass_at_k) > 1:
+            write_plot(Path(out) / "pass_at_k.png", curves, title=str(recipe or "evaluation"))
+    return curves
+
+
+def evaluate_pairs(
+    recipe: str | Path,
+    overrides: str | Sequence[str] = (),
+    *,
+    model: str | Path | None = None,
+    data: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    out: str | Path | None = None,
+    console: RunConsole | None = None,
+) -> PairResult:
+    """How often a reward model prefers the chosen answer, by subset: of an evaluate recipe with `pairs`.
+
+    `model` is the reward model: a run directory, a folder or a hub id. With `out` that folder gets result.json.
+    """
+    request = _evaluation(recipe, overrides, model=model, data=data or (), columns=columns, limit=limit)
+    if request.recipe.pairs is None:
+        raise RecipeError("this recipe has no `pairs`", place=str(recipe), fix="start from evaluate/reward_bench")
+
+    from align.evaluate.pair_accuracy import evaluate_pairs as judge
+    from align.evaluate.program import write_result
+    from align.recipe.located import located_errors
+    from align.run.console import silent_console
+
+    with located_errors(request.recipe, request.place):
+        result = judge(request.recipe, console or silent_console())
+    if folder := out or request.recipe.output_dir:
+        write_result(result.to_dict(), request.recipe, Path(folder))
+    return result
+
+
+def _evaluation(
+    recipe: str | Path | None,
+    overrides: str | Sequence[str],
+    *,
+    model: str | Path | None = None,
+    data: str | Path | Sequence[str | Path] = (),
+    rewards: str | Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+    k: int | Sequence[int] = (),
+    **flags: Any,
+) -> Request:
+    """What the arguments of `evaluate` ask for, as an evaluate recipe."""
     from align.evaluate.request import evaluation_request, evaluation_settings
 
+    unset = dict.fromkeys(("limit", "num_generations", "temperature", "max_completion_length", "seed", "engine"))
     settings = evaluation_settings(
         model=model,
         data=_several(data),
         rewards=_several(rewards),
         columns=columns or {},
-        limit=limit,
-        num_generations=num_generations,
         k=[k] if isinstance(k, int) else k,
-        temperature=temperature,
-        max_completion_length=max_completion_length,
-        seed=seed,
+        **{**unset, **flags},
     )
-    request = evaluation_request(recipe, _several(overrides), settings)
+    return evaluation_request(recipe, _several(overrides), settings)
 
-    from align.evaluate.program import evaluate_recipe, write_result
-    from align.recipe.located import located_errors
+
+def compares_pairs(recipe: str | Path | None, overrides: str | Sequence[str] = ()) -> bool:
+    """Whether a recipe is for `evaluate_pairs`."""
+    from align.recipe.load import load_recipe
+
+    return (
+        recipe is not None
+        and getattr(load_recipe(recipe, _several(overrides), check_files=False).recipe, "pairs", None) is not None
+    )
+
+
+def regrade(
+    folder: str | Path,
+    rewards: str | Sequence[str] = (),
+    out: str | Path | None = None,
+    *,
+    recipe: str | Path | None = None,
+    overrides: str | Sequence[str] = (),
+    params: Mapping[str, Any] | None = None,
+    console: RunConsole | None = None,
+) -> Regrading:
+    """Judge the samples of an evaluation folder with other rewards, without sampling again, and tell what changes.
+
+    The rewards are those of `recipe`, or `rewards` with `params`. With `out` the outcome becomes an evaluation folder of its own.
+    """
+    from align.evaluate.regrade import regrade as grade
+    from align.rewards.files import named_rewards
     from align.run.console import silent_console
 
-    with located_errors(request.recipe, request.place):
-        result = evaluate_recipe(request.recipe, console or silent_console())
-    if folder := out or request.recipe.output_dir:
-        write_result(result, request.recipe, Path(folder))
-    return result
+    if recipe is not None:
+        specs, combine = _rewards_of(recipe, overrides)
+    else:
+        specs, combine = named_rewards(_several(rewards), params or {}), None
+    with (console or silent_console()).activity(f"grading {folder}") as advance:
+        return grade(Path(folder), specs, None if out is None else Path(out), combine=combine, on_progress=advance)
 
 
 def score(

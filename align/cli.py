@@ -147,15 +147,19 @@ def check(recipe: RecipeArgument, overrides: Overrides = None, on: On = None) ->
 
 @app.command(
     epilog="Examples: align evaluate quickstart/grpo --model runs/quickstart/grpo ; "
-    "align evaluate --model Qwen/Qwen2.5-0.5B-Instruct --data gsm8k_test.jsonl --reward math --n 8 --limit 100"
+    "align evaluate evaluate/gsm8k --model Qwen/Qwen2.5-0.5B-Instruct --data gsm8k_test.jsonl --limit 100 --out eval/gsm8k ; "
+    "align evaluate evaluate/math500 --model BASE --model TRAINED --n 256 --k 1,2,4,...,256 --out eval/curves"
 )
 def evaluate(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="A recipe of any kind; the flags below replace its parts.", autocompletion=_names),
+        typer.Argument(help="A benchmark such as evaluate/gsm8k, or a recipe of any kind.", autocompletion=_names),
     ] = None,
     overrides: Overrides = None,
-    model: Annotated[str | None, typer.Option(help="Hub id, model folder, checkpoint, or run directory.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Hub id, model folder, checkpoint, or run directory. Several are compared with the first."),
+    ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -166,37 +170,87 @@ def evaluate(
         list[str] | None, typer.Option(help="Reward that decides what is correct, such as math. Repeatable.")
     ] = None,
     n: Annotated[int | None, typer.Option("--n", min=1, help="Samples per problem.")] = None,
-    k: Annotated[list[int] | None, typer.Option("--k", min=1, help="The k of pass@k; default 1 and n. Repeatable.")] = None,
+    k: Annotated[list[str] | None, typer.Option("--k", help="The k of pass@k: 8, or 1,2,4,...,256; default 1 and n.")] = None,
     column: Annotated[list[str] | None, typer.Option(metavar="OURS=THEIRS", help="Column of the file: answer=solution.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many problems at most.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = None,
     max_completion_length: Annotated[int | None, typer.Option(min=1, help="Tokens per sample at most.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides every draw.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for result.json and samples.jsonl.gz.")] = None,
+    engine: Annotated[str | None, typer.Option(help="What writes the completions: transformers or vllm.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for samples and result.json; an interrupted evaluation goes on there.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an evaluation of something else in the folder.")
+    ] = False,
 ) -> None:
-    """Estimate pass@k of a model, with 95 % intervals."""
+    """Estimate pass@k of one model or several, with 95 % intervals; of a reward model its accuracy on pairs."""
     from align import api
-    from align.evaluate.table import result_table
+    from align.evaluate.names import read_ks
     from align.run.console import RunConsole
 
+    models, columns = list(model or ()), _pairs(column, "--column")
     with RunConsole() as console:
-        result = api.evaluate(
+        if api.compares_pairs(recipe, overrides or ()):
+            assert recipe is not None
+            _evaluate_pairs(recipe, overrides or [], models, data or [], columns, limit, out, console)
+            return
+        how: dict[str, Any] = {
+            "data": data or (),
+            "rewards": reward or (),
+            "columns": columns,
+            "limit": limit,
+            "num_generations": n,
+            "k": read_ks(k or ()),
+            "temperature": temperature,
+            "max_completion_length": max_completion_length,
+            "seed": seed,
+            "engine": engine,
+            "overwrite": overwrite,
+            "console": console,
+        }
+        from align.evaluate import table
+
+        if len(models) > 1:
+            console.show(table.curves_table(api.evaluate_models(recipe, overrides or (), models=models, out=out, **how)))
+        else:
+            result = api.evaluate(recipe, overrides or (), model=models[0] if models else None, out=out, **how)
+            console.show(table.result_table(result))
+        if out is not None:
+            console.show(f"written to {out}")
+
+
+def _evaluate_pairs(
+    recipe: str,
+    overrides: list[str],
+    models: list[str],
+    data: list[str],
+    columns: dict[str, str],
+    limit: int | None,
+    out: Path | None,
+    console: RunConsole,
+) -> None:
+    """Accuracy of reward models, one after the other."""
+    from align import api
+    from align.evaluate.names import model_names
+    from align.evaluate.pair_accuracy import pair_table
+
+    if len(data) > 1:
+        raise RecipeError("pairs come from one file", place="--data", fix="name several sources in a recipe")
+    for name, model in (model_names(models) if models else {"": None}).items():
+        folder = out / name if out is not None and len(models) > 1 else out
+        result = api.evaluate_pairs(
             recipe,
-            overrides or (),
+            overrides,
             model=model,
-            data=data or (),
-            rewards=reward or (),
-            columns=_pairs(column, "--column"),
+            data=data[0] if data else None,
+            columns=columns,
             limit=limit,
-            num_generations=n,
-            k=k or (),
-            temperature=temperature,
-            max_completion_length=max_completion_length,
-            seed=seed,
-            out=out,
+            out=folder,
             console=console,
         )
-        console.show(result_table(result))
+        console.show(name)
+        console.show(pair_table(result))
 
 
 @app.command(
@@ -209,9 +263,13 @@ def score(
     ] = None,
     overrides: Overrides = None,
     reward: Annotated[str | None, typer.Option(help="Reward, or several with commas between, in place of a recipe's.")] = None,
-    data: Annotated[Path, typer.Option(help="Completions: .jsonl (.gz), .parquet or .csv.")] = ...,  # type: ignore[assignment]
+    data: Annotated[
+        Path,
+        typer.Option(help="Completions: .jsonl (.gz), .parquet or .csv; or a folder of `align evaluate`, to grade it again."),
+    ] = ...,  # type: ignore[assignment]
     out: Annotated[
-        Path | None, typer.Option(help="Where the rows go, with value, status, reward and detail added (JSONL).")
+        Path | None,
+        typer.Option(help="Where the rows go, with value, status, reward and detail added (JSONL); for an evaluation a folder."),
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Parameter of the reward. Repeatable.")
@@ -238,7 +296,8 @@ def score(
 
     if (recipe is None) == (reward is None):
         raise RecipeError("name the rewards either by a recipe or by --reward", fix="align score --reward math --data ...")
-    if not audit and out is None:
+    evaluated = not audit and (data / "evaluation.json").is_file()
+    if not audit and not evaluated and out is None:
         raise RecipeError("--out is missing", fix="say where the scored rows go: --out scored.jsonl; only --audit writes none")
     names = [name.strip() for name in (reward or "").split(",")]
     how: dict[str, Any] = {
@@ -250,6 +309,15 @@ def score(
     with RunConsole() as console:
         if audit:
             _audit(api.audit(names, data, reference=reference, limit=limit, console=console, **how), console)
+            return
+        if evaluated:
+            from align.evaluate.table import regrading_table
+
+            if column or explain:
+                fix = "leave them out: an evaluation has its columns, and --explain is for files"
+                raise RecipeError("--column and --explain do not go with an evaluation", place=str(data), fix=fix)
+            how.pop("columns")
+            console.show(regrading_table(api.regrade(data, names, out, console=console, **how)))
             return
         assert out is not None
         report = api.score(names, data, out, explain=explain, console=console, **how)

@@ -70,7 +70,7 @@ class Chat:
 
 
 def prompt_messages(row: Row, source: Source) -> tuple[Message, ...]:
-    """The conversation to answer: the row's prompt inside the source's template, after its system prompt.
+    """The conversation to answer: the row's prompt inside the source's template, after its system prompt and its solved examples.
 
     The template goes around the last turn of the user. The system prompt is for rows that bring none of their own.
     """
@@ -81,7 +81,8 @@ def prompt_messages(row: Row, source: Source) -> tuple[Message, ...]:
         if asked is None:
             raise BadRow("prompt_template needs a turn of the user, there is none")
         asked["content"] = fill_template(source.prompt_template, {**row.columns, "prompt": asked["content"]})
-    return with_system_prompt(turns, source.system_prompt)
+    head = 1 if turns[0]["role"] == "system" else 0
+    return with_system_prompt([*turns[:head], *row.examples, *turns[head:]], source.system_prompt)
 
 
 def with_system_prompt(turns: Sequence[Mapping[str, Any]], system_prompt: str | None) -> tuple[Message, ...]:

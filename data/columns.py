@@ -82,9 +82,15 @@ def fill_template(template: str, columns: Mapping[str, Any]) -> str:
     def fill(match: re.Match[str]) -> str:
         if match[1] and columns.get(match[1]) is None:
             raise BadRow(f"no {match[1]!r} for prompt_template")
-        return str(columns[match[1]]) if match[1] else match[0][0]
+        return _written(columns[match[1]]) if match[1] else match[0][0]
 
     return _FIELD.sub(fill, template)
+
+
+def _written(value: Any) -> str:
+    """Texts of a list stand on lines of their own."""
+    is_texts = isinstance(value, list | tuple) and bool(value) and all(isinstance(one, str) for one in value)
+    return "\n".join(value) if is_texts else str(value)
 
 
 def usable(row: Mapping[str, Any], mapping: Mapping[str, str], need: Need) -> dict[str, Any]:
@@ -106,9 +112,15 @@ def usable(row: Mapping[str, Any], mapping: Mapping[str, str], need: Need) -> di
         while turns and turns[-1]["role"] == "assistant":
             turns = turns[:-1]
         columns["prompt"] = turns
+    if need == "prompt" and _are_numbers(columns["prompt"]):
+        columns["prompt"] = str(columns["prompt"])  # of countdown: the template around it says what to do with them
     if need == "prompt" or not _is_conversation(mapping):
         columns["prompt"] = text_or_turns(columns["prompt"], "prompt")
     return columns
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(type(one) in (int, float) for one in value)
 
 
 def reference_answer(value: Any) -> Any:

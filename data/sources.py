@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.data.columns import BadRow, Need, check_template, map_columns, usable
 from align.data.comparisons import compared
+from align.data.few_shot import Examples, example_source
 from align.data.files import RawRow, folder_files, is_data_file, missing_file, read_file
+from align.data.options import with_options
 from align.data.tasks import task_rows
 from align.errors import DataError, first_line
 from align.hub import unreachable_hub
 
 if TYPE_CHECKING:
     from align.recipe.schema import Source
+    from align.types import Message
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _SHOWN = 5  # bad rows that an error lists
@@ -30,6 +33,7 @@ class Row:
     id: str  # "<label>:<number>", the same whenever the data is the same
     place: str  # file and line
     columns: dict[str, Any]
+    examples: tuple[Message, ...] = ()  # solved ones, shown before the prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +68,7 @@ def read_rows(source: Source, *, max_bad_rows: int = 0, need: Need = "prompt", l
     Raises DataError where nothing can be read, a column is missing, or more than `max_bad_rows` rows cannot be used.
     """
     label = label or source.label or _default_label(source)
-    raw = list(islice(_raw_rows(source), source.limit))
+    raw = [_with_options(row, number, source) for number, row in enumerate(islice(_raw_rows(source), source.limit))]
     origin = source.path or f"task {source.task}"
     if not raw:
         raise DataError("holds no rows", place=origin, fix="name a source with rows in it")
@@ -81,8 +85,32 @@ def read_rows(source: Source, *, max_bad_rows: int = 0, need: Need = "prompt", l
                     rows.append(Row(id=f"{label}:{number}", place=row.place, columns=used))
             except BadRow as error:
                 bad.append((row.place, str(error)))
+    if need == "prompt" and source.few_shot is not None and source.few_shot.count:
+        rows = _with_examples(rows, source, bad)
     refuse_bad_rows(bad, max_bad_rows if rows else -1, total=len(raw))
     return RowSet(source=source, label=label, rows=rows, bad=bad)
+
+
+def _with_options(row: RawRow, number: int, source: Source) -> RawRow:
+    if source.options is None or row.columns is None:
+        return row
+    try:
+        return RawRow(place=row.place, columns=with_options(row.columns, number, source.options))
+    except BadRow as error:
+        return RawRow(place=row.place, columns=None, why=str(error))
+
+
+def _with_examples(rows: Sequence[Row], source: Source, bad: list[tuple[str, str]]) -> list[Row]:
+    """The rows with solved examples before them; those that have none join `bad`."""
+    shots = read_rows(example_source(source), max_bad_rows=0, label="few_shot").rows
+    examples = Examples(source, [row.columns for row in shots], [row.columns for row in rows])
+    shown = []
+    for row in rows:
+        try:
+            shown.append(replace(row, examples=examples.of(row.columns)))
+        except BadRow as error:
+            bad.append((row.place, str(error)))
+    return shown
 
 
 def refuse_bad_rows(bad: Sequence[tuple[str, str]], max_bad_rows: int, *, total: int) -> None:

@@ -3,59 +3,96 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from align.errors import RewardError
-from align.evaluate.statistics import Estimate, mean_with_interval, pass_at_k
-from align.rollout.groups import Scores, sample_groups, scored_groups
+from align.evaluate.figures import AtK, estimates
+from align.evaluate.graded import Graded, graded, is_correct, plain_row
+from align.rollout.groups import Scores, sample_groups
 from align.types import Group, Prompt, Sampling, Scored
 
 if TYPE_CHECKING:
+    from align.evaluate.statistics import Estimate
     from align.recipe.schema import Evaluation
     from align.rollout.engine import RolloutEngine
 
-PassAtK = dict[int, Estimate]
+__all__ = ["EvaluationResult", "Store", "evaluate_model", "is_correct", "spread", "summarize"]
+
 T = TypeVar("T")
+PassAtK = AtK
+_REASONS = 5  # why samples have no verdict: so many reasons are kept
+
+
+class Store(Protocol):
+    """Where graded problems are kept as they come, and found again when an evaluation goes on."""
+
+    def done(self, prompts: Sequence[Prompt]) -> Mapping[int, Graded]:
+        """The problems that are graded already, by their place in `prompts`."""
+        ...
+
+    def add(self, problem: Graded) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationResult:
-    """pass@k with intervals, over everything and by source, and every sample it rests on.
+    """Figures with intervals, over everything and by source, and every sample they rest on.
 
     `mean_length` is in tokens; `truncated` is the share of samples cut at the length limit; `errors` counts samples without
-    a verdict: they are left out, not counted wrong, and a problem with fewer than k verdicts leaves pass@k.
+    a verdict: they are left out, not counted wrong, and a problem with fewer than k verdicts leaves pass@k. `reasons` says why
+    they have none, `errors_by_source` where.
     """
 
-    pass_at_k: PassAtK
-    by_source: dict[str, PassAtK]
+    estimates: dict[str, AtK]
+    estimates_by_source: dict[str, dict[str, AtK]]
     mean_reward: float
     mean_length: float
     truncated: float
     errors: int
+    errors_by_source: dict[str, int]
+    reasons: dict[str, int]
     threshold: float
     correct_by: tuple[str, ...]
-    groups: tuple[Group, ...]
+    problems: tuple[Graded, ...]
+
+    @property
+    def pass_at_k(self) -> AtK:
+        return self.estimates["pass"]
+
+    @property
+    def by_source(self) -> dict[str, AtK]:
+        """pass@k by source."""
+        return {source: found["pass"] for source, found in self.estimates_by_source.items()}
+
+    @property
+    def correct_PG(self) -> list[list[bool | None]]:
+        """The verdict on every sample of every problem."""
+        return [_correct(problem, self.threshold, self.correct_by) for problem in self.problems]
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain data, for JSON."""
+        further = {name: _plain(found) for name, found in self.estimates.items() if name != "pass"}
         return {
             "pass_at_k": _plain(self.pass_at_k),
-            "by_source": {source: _plain(estimates) for source, estimates in self.by_source.items()},
+            **({"estimates": further} if further else {}),
+            "by_source": {source: _plain(found) for source, found in self.by_source.items()},
             "reward": self.mean_reward,
             "mean_length": self.mean_length,
             "truncated": self.truncated,
             "errors": self.errors,
-            "problems": len(self.groups),
-            "samples": sum(len(group.samples) for group in self.groups),
+            **({"error_reasons": self.reasons} if self.reasons else {}),
+            "problems": len(self.problems),
+            "samples": sum(len(problem.answers) for problem in self.problems),
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """One plain record per sample, problems in order."""
-        for group in self.groups:
-            for scored in group.samples:
-                yield _row(scored, is_correct(scored, self.threshold, self.correct_by))
+        for problem, correct_G in zip(self.problems, self.correct_PG, strict=True):
+            for answer, correct in zip(problem.answers, correct_G, strict=True):
+                yield plain_row(problem, answer, correct)
 
 
 def evaluate_model(
@@ -69,11 +106,14 @@ def evaluate_model(
     stop: Sequence[str] = (),
     stop_token_ids: Sequence[int] = (),
     on_progress: Callable[[int, int], None] | None = None,
+    on_graded: Callable[[Graded], None] | None = None,
+    store: Store | None = None,
 ) -> EvaluationResult:
     """Sample `evaluation.num_generations` completions of each prompt, score them, and estimate pass@k for each k.
 
     Where completions end is for the caller to say, see `recipe.evaluation.evaluation_sampling`. `on_progress(written, total)`
-    hears of every completion.
+    hears of every completion, `on_graded` of every problem whose verdicts are there. Problems that `store` has are not sampled
+    again; it gets the others one by one.
     Raises RewardError when no problem got the verdicts that any k needs.
     """
     sampling = Sampling(
@@ -86,8 +126,62 @@ def evaluate_model(
         seed=seed,
     )
     chosen = spread(prompts, evaluation.max_problems)
-    groups = scored_groups(sample_groups(engine, scorer, chosen, sampling, on_progress or (lambda *_: None)))
-    return summarize(groups, k=evaluation.k, threshold=evaluation.threshold, correct_by=evaluation.correct_by, seed=seed)
+    done = dict(store.done(chosen)) if store is not None else {}
+    open_ = [place for place in range(len(chosen)) if place not in done]
+    if on_graded is not None:
+        for problem in done.values():
+            on_graded(problem)
+
+    def keep(place: int, group: Group) -> None:
+        problem = done[open_[place]] = graded(group)
+        if store is not None:
+            store.add(problem)
+        if on_graded is not None:
+            on_graded(problem)
+
+    _sample(engine, scorer, [chosen[place] for place in open_], sampling, keep, on_progress or (lambda *_: None))
+    problems = [done[place] for place in range(len(chosen))]
+    return summarize(problems, k=evaluation.k, threshold=evaluation.threshold, correct_by=evaluation.correct_by, seed=seed)
+
+
+def _sample(
+    engine: RolloutEngine,
+    scorer: Scores,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    keep: Callable[[int, Group], None],
+    on_progress: Callable[[int, int], None],
+) -> None:
+    """Sample and score the prompts; `keep` gets each group as soon as its verdicts are there."""
+    collector = _Collector(scorer, prompts, keep)
+
+    def progress(written: int, total: int) -> None:
+        collector.collect(wait=False)
+        on_progress(written, total)
+
+    sample_groups(engine, collector, prompts, sampling, progress)
+    collector.collect(wait=True)
+
+
+class _Collector:
+    """A scorer in front of another: it hands every group on when it is scored, and forgets its tokens."""
+
+    def __init__(self, scorer: Scores, prompts: Sequence[Prompt], keep: Callable[[int, Group], None]) -> None:
+        self._scorer, self._keep = scorer, keep
+        self._place = {id(prompt): place for place, prompt in enumerate(prompts)}
+        self._waiting: dict[int, tuple[Prompt, Future[list[Scored]]]] = {}
+
+    def submit(self, rollouts: Sequence[Any]) -> Future[list[Scored]]:
+        prompt = rollouts[0].prompt
+        self._waiting[self._place[id(prompt)]] = (prompt, self._scorer.submit(rollouts))
+        handed_on: Future[list[Scored]] = Future()
+        handed_on.set_result([])
+        return handed_on
+
+    def collect(self, *, wait: bool) -> None:
+        for place in [place for place, (_, future) in self._waiting.items() if wait or future.done()]:
+            prompt, future = self._waiting.pop(place)
+            self._keep(place, Group(prompt=prompt, samples=tuple(future.result())))
 
 
 def spread(items: Sequence[T], count: int | None) -> Sequence[T]:
@@ -98,88 +192,61 @@ def spread(items: Sequence[T], count: int | None) -> Sequence[T]:
 
 
 def summarize(
-    groups: Sequence[Group], *, k: Sequence[int], threshold: float, correct_by: Sequence[str] = (), seed: int = 0
+    problems: Sequence[Graded], *, k: Sequence[int], threshold: float, correct_by: Sequence[str] = (), seed: int = 0
 ) -> EvaluationResult:
-    """The figures of scored groups; see `is_correct` for `correct_by` and what `threshold` is compared with."""
-    rewards = [reward for group in groups for reward in group.rewards_G if not math.isnan(reward)]
-    correct_PG = [[is_correct(sample, threshold, correct_by) for sample in group.samples] for group in groups]
-    overall = _estimates(correct_PG, k, seed)
-    if not overall:
-        raise _no_verdicts(groups, k)
-    by_source: dict[str, list[list[bool | None]]] = {}
-    for group, correct_G in zip(groups, correct_PG, strict=True):
-        by_source.setdefault(group.prompt.source, []).append(correct_G)
-    completions = [scored.rollout.completion for group in groups for scored in group.samples]
+    """The figures of graded problems; see `is_correct` for `correct_by` and what `threshold` is compared with."""
+    answers = [answer for problem in problems for answer in problem.answers]
+    rewards = [answer.reward for answer in answers if not math.isnan(answer.reward)]
+    correct_PG = [_correct(problem, threshold, correct_by) for problem in problems]
+    overall = estimates(problems, correct_PG, k, seed=seed)
+    if not overall["pass"]:
+        raise _no_verdicts(problems, k)
+    places: dict[str, list[int]] = {}
+    for place, problem in enumerate(problems):
+        places.setdefault(problem.prompt.source, []).append(place)
+    parts = {source: ([problems[one] for one in own], [correct_PG[one] for one in own]) for source, own in places.items()}
     return EvaluationResult(
-        pass_at_k=overall,
-        by_source={source: _estimates(members, k, seed) for source, members in by_source.items()},
+        estimates=overall,
+        estimates_by_source={source: estimates(*part, k, seed=seed) for source, part in parts.items()},
         mean_reward=math.fsum(rewards) / len(rewards) if rewards else math.nan,
-        mean_length=sum(len(completion.token_ids) for completion in completions) / len(completions),
-        truncated=sum(completion.finish_reason == "length" for completion in completions) / len(completions),
-        errors=sum(correct is None for correct_G in correct_PG for correct in correct_G),
+        mean_length=sum(answer.tokens for answer in answers) / len(answers),
+        truncated=sum(answer.finish_reason == "length" for answer in answers) / len(answers),
+        errors=sum(map(_missing, correct_PG)),
+        errors_by_source={source: count for source, (_, own) in parts.items() if (count := sum(map(_missing, own)))},
+        reasons=dict(_reasons(problems).most_common(_REASONS)),
         threshold=threshold,
         correct_by=tuple(correct_by),
-        groups=tuple(groups),
+        problems=tuple(problems),
     )
 
 
-def _estimates(correct_PG: Sequence[Sequence[bool | None]], ks: Sequence[int], seed: int) -> PassAtK:
-    """pass@k over the problems with at least k verdicts."""
-    counts_P = [(sum(c is not None for c in correct_G), sum(c is True for c in correct_G)) for correct_G in correct_PG]
-    values = {k: [pass_at_k(n, c, k) for n, c in counts_P if n >= k] for k in ks}
-    return {k: mean_with_interval(values_P, seed=seed) for k, values_P in values.items() if values_P}
+def _correct(problem: Graded, threshold: float, by: Sequence[str]) -> list[bool | None]:
+    return [is_correct(answer, threshold, by) for answer in problem.answers]
 
 
-def is_correct(sample: Scored, threshold: float, by: Sequence[str] = ()) -> bool | None:
-    """Whether every reward that judges the answer gives at least `threshold`, before weighting; None without a verdict.
-
-    These are the rewards named in `by`, or else all but those of the form (format.*), unless there is nothing else: a tidy wrong
-    answer is wrong.
-    """
-    answers = {name: verdict for name, verdict in sample.verdicts.items() if not name.startswith("format.")}
-    if by:
-        answers = {name: sample.verdicts[name] for name in by if name in sample.verdicts}
-    values = [verdict.value for verdict in (answers or ({} if by else sample.verdicts)).values()]
-    if not values or any(value is None for value in values):
-        return None
-    return all(value >= threshold for value in values if value is not None)
+def _missing(correct_G: Sequence[bool | None]) -> int:
+    return sum(correct is None for correct in correct_G)
 
 
-def _no_verdicts(groups: Sequence[Group], ks: Sequence[int]) -> RewardError:
-    reasons = (
+def _reasons(problems: Sequence[Graded]) -> Counter[str]:
+    """Why samples have no verdict, by how many of them."""
+    return Counter(
         f"{name}: {verdict.detail}"
-        for group in groups
-        for scored in group.samples
-        for name, verdict in scored.verdicts.items()
+        for problem in problems
+        for answer in problem.answers
+        for name, verdict in answer.verdicts.items()
         if verdict.status == "error"
     )
+
+
+def _no_verdicts(problems: Sequence[Graded], ks: Sequence[int]) -> RewardError:
+    reason = next(iter(_reasons(problems)), "there was nothing to score")
     return RewardError(
-        f"no problem got the {min(ks)} verdicts that pass@{min(ks)} needs ({next(reasons, 'there was nothing to score')})",
+        f"no problem got the {min(ks)} verdicts that pass@{min(ks)} needs ({reason})",
         place="rewards",
         fix="try the reward on a file of completions with `align score`",
     )
 
 
-def _plain(estimates: PassAtK) -> dict[str, dict[str, float | int]]:
-    return {str(k): estimate.to_dict() for k, estimate in estimates.items()}
-
-
-def _row(scored: Scored, correct: bool | None) -> dict[str, Any]:
-    prompt, completion = scored.rollout.prompt, scored.rollout.completion
-    scoreless = math.isnan(scored.reward)
-    return {
-        "prompt_id": prompt.id,
-        "source": prompt.source,
-        "messages": [dict(message) for message in prompt.messages],
-        "answer": prompt.answer,
-        "sample": completion.sample_index,
-        "completion": completion.text,
-        "tokens": len(completion.token_ids),
-        "finish_reason": completion.finish_reason,
-        "reward": None if scoreless else scored.reward,
-        "correct": correct,
-        "verdicts": {
-            name: {"value": verdict.value, "status": verdict.status, "detail": verdict.detail}
-            for name, verdict in scored.verdicts.items()
-        },
-    }
+def _plain(found: Mapping[int, Estimate]) -> dict[str, dict[str, float | int]]:
+    return {str(k): estimate.to_dict() for k, estimate in found.items()}

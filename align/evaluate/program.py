@@ -3,69 +3,86 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.data.prompts import load_prompts
 from align.data.sources import read_all
+from align.evaluate.engine import open_engine
 from align.evaluate.generate import EvaluationResult, evaluate_model, spread
-from align.learner.model import load_model, load_tokenizer
+from align.evaluate.identity import evaluation_head, model_identity
+from align.evaluate.progress import Progress
+from align.evaluate.store import RESULT, SampleStore
+from align.learner.model import load_tokenizer
 from align.recipe.evaluation import evaluation_sampling
 from align.rewards.compose import RewardStack
 from align.rewards.scorer import Scorer
-from align.rollout.transformers import TransformersEngine
-from align.rollout.turns import TakingTurns
 from align.run.console import RunConsole
-from align.run.records import write_samples
 from align.storage import storage_errors, write_atomically
 
 if TYPE_CHECKING:
-    from align.recipe.schema import EvaluateRecipe, Model
+    from align.recipe.schema import EvaluateRecipe
 
 
-def evaluate_recipe(recipe: EvaluateRecipe, console: RunConsole) -> EvaluationResult:
+def evaluate_recipe(
+    recipe: EvaluateRecipe, console: RunConsole, folder: Path | None = None, *, overwrite: bool = False
+) -> EvaluationResult:
     """Load what the recipe names and estimate pass@k of its model on `data.eval`.
 
-    Rewards and data are opened before the model, so that a mistake in them costs seconds.
+    Rewards and data are opened before the model, so that a mistake in them costs seconds. With `folder` samples are written there
+    as they are graded, and those that are there already, of the same evaluation, are not drawn again.
     """
     rowsets = read_all(recipe.data.eval, max_bad_rows=recipe.data.max_bad_rows)
-    with Scorer(RewardStack(recipe.rewards, recipe.reward_budget, recipe.combine)) as scorer:
+    with ExitStack() as stack:
+        scorer = stack.enter_context(Scorer(RewardStack(recipe.rewards, recipe.reward_budget, recipe.combine)))
         with console.activity(f"loading {recipe.model.path}"):
             tokenizer = load_tokenizer(recipe.model)
             loaded = load_prompts(
                 rowsets, tokenizer, max_prompt_length=recipe.data.max_prompt_length, max_bad_rows=recipe.data.max_bad_rows
             )
-            engine = TakingTurns(TransformersEngine(_model_on_device(recipe.model, tokenizer, recipe.seed), tokenizer))
-            scorer.stack.attach(engine, tokenizer)
+            engine, commit = stack.enter_context(open_engine(recipe, tokenizer))
+        scorer.stack.attach(engine, tokenizer)
         for remark in loaded.remarks():
             console.show(remark)
-        ends = evaluation_sampling(recipe, recipe.evaluate)
-        prompts = spread(loaded.prompts, recipe.evaluate.max_problems)
-        with console.activity("sampling", total=len(prompts) * recipe.evaluate.num_generations) as advance:
-            return evaluate_model(
+        evaluation, ends = recipe.evaluate, evaluation_sampling(recipe, recipe.evaluate)
+        prompts = spread(loaded.prompts, evaluation.max_problems)
+        store = None
+        if folder is not None:
+            head = evaluation_head(recipe, model_identity(recipe, commit), scorer.stack.versions, prompts)
+            store = stack.enter_context(SampleStore(folder, head, prompts, overwrite=overwrite))
+        total = len(prompts) * evaluation.num_generations
+        with console.activity("sampling", total=total) as advance:
+            progress = Progress(console, advance, total=total, threshold=evaluation.threshold, by=evaluation.correct_by)
+            if store is not None and (found := sum(len(one.answers) for one in store.done(prompts).values())):
+                console.show(f"{found:,} of {total:,} samples are there already")
+                progress.found(found)
+            result = evaluate_model(
                 engine,
                 prompts,
                 scorer,
-                recipe.evaluate,
+                evaluation,
                 seed=recipe.seed,
                 max_completion_length=ends.max_tokens,
                 stop=ends.stop,
                 stop_token_ids=ends.stop_token_ids,
-                on_progress=lambda *_: advance(1),
+                on_progress=progress.written,
+                on_graded=progress.graded,
+                store=store,
             )
+        if store is not None:
+            store.flush()
+            write_result(result.to_dict(), recipe, store.folder)
+        return result
 
 
-def write_result(result: EvaluationResult, recipe: EvaluateRecipe, folder: Path) -> None:
-    """Write result.json (the figures and the recipe they belong to) and samples.jsonl.gz (every sample with its verdicts)."""
+def write_result(figures: dict[str, Any], recipe: EvaluateRecipe, folder: Path) -> None:
+    """Write result.json: the figures and the recipe they belong to."""
+    write_figures({**figures, "recipe": {"recipe": recipe.recipe, **recipe.model_dump()}}, folder)
+
+
+def write_figures(figures: dict[str, Any], folder: Path) -> None:
+    """Write result.json."""
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    content = {**result.to_dict(), "recipe": {"recipe": recipe.recipe, **recipe.model_dump()}}
-    write_samples(folder / "samples.jsonl.gz", result.rows())
-    write_atomically(folder / "result.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def _model_on_device(model: Model, tokenizer: Any, seed: int) -> Any:
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_model(model, tokenizer, seed=seed).to(device=device, dtype=getattr(torch, model.dtype)).eval()
+    write_atomically(folder / RESULT, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")

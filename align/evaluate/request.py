@@ -12,8 +12,8 @@ from align.errors import RecipeError
 from align.learner.trained import model_folder
 from align.recipe.evaluation import evaluation_sampling
 from align.recipe.files import validate_files
-from align.recipe.load import load_recipe, resolve_tree
-from align.recipe.schema import EvaluateRecipe, Evaluation, Recipe, RewardModelRecipe
+from align.recipe.load import DEFAULT, load_recipe, resolve_tree
+from align.recipe.schema import EvaluateRecipe, Evaluation, Recipe, RewardModelRecipe, Sampler
 from align.recipe.validate import validate
 
 HELD_OUT_SEED = 1  # of generated problems: training has seed 0 unless told otherwise
@@ -39,6 +39,7 @@ def evaluation_settings(
     temperature: float | None,
     max_completion_length: int | None,
     seed: int | None,
+    engine: str | None = None,
 ) -> dict[str, Any]:
     """The recipe keys that flags stand for, dotted; flags that were not given say nothing."""
     if columns and not data:
@@ -60,7 +61,12 @@ def evaluation_settings(
         settings["evaluate.k"] = sorted({1, num_generations})
     if k:
         settings["evaluate.k"] = list(k)
-    further = {"evaluate.temperature": temperature, "evaluate.max_completion_length": max_completion_length, "seed": seed}
+    further: dict[str, Any] = {
+        "evaluate.temperature": temperature,
+        "evaluate.max_completion_length": max_completion_length,
+        "seed": seed,
+        "rollout.engine": engine,
+    }
     return settings | {key: value for key, value in further.items() if value is not None}
 
 
@@ -68,9 +74,10 @@ def evaluation_request(recipe: str | Path | None, overrides: Sequence[str], sett
     """The evaluate recipe of a recipe file of any kind (with overrides and settings on top), or of settings alone."""
     if recipe is None:
         return _from_settings(overrides, settings)
-    changes = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     # Training data may be missing here: what matters are the files of the evaluation, looked at below.
-    resolved = load_recipe(recipe, [*overrides, *changes], check_files=False)
+    engine = settings.get("rollout.engine")  # recipes that train on stored answers have no rollouts, and are evaluated with some
+    settings = _other_rows(recipe, overrides, {key: value for key, value in settings.items() if key != "rollout.engine"})
+    resolved = load_recipe(recipe, [*overrides, *_as_overrides(settings)], check_files=False)
     if isinstance(resolved.recipe, RewardModelRecipe):
         raise RecipeError(
             "a reward model writes no answers that could be evaluated",
@@ -83,13 +90,41 @@ def evaluation_request(recipe: str | Path | None, overrides: Sequence[str], sett
             place=resolved.place("model.init"),
             fix=f"name the trained model: --model {resolved.recipe.output_dir}",
         )
-    if not (resolved.recipe.data.eval and resolved.recipe.reward_specs):
+    by_itself = isinstance(resolved.recipe, EvaluateRecipe) and resolved.recipe.pairs is not None
+    if not (resolved.recipe.data.eval and (resolved.recipe.reward_specs or by_itself)):
         raise RecipeError(
             "an evaluation needs data.eval and rewards",
             place=str(resolved.path),
             fix="add both to the recipe, or give --data FILE and --reward NAME",
         )
-    return _checked(_evaluation_tree(resolved.recipe), resolved.place)
+    tree = _evaluation_tree(resolved.recipe)
+    if resolved.origins["output_dir"] == DEFAULT:
+        tree["output_dir"] = None  # nothing is written unless asked for
+    if engine is not None:
+        tree["rollout"] = {**tree.get("rollout", {}), "engine": engine}
+    return _checked(tree, resolved.place)
+
+
+def _other_rows(recipe: str | Path, overrides: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A benchmark's one source keeps its columns and its prompt where a flag only names another place of its rows."""
+    changed = dict(settings)
+    given = changed.pop("data.eval", None)
+    if not given or len(given) != 1 or "path" not in given[0]:
+        return dict(settings)
+    try:
+        own = load_recipe(recipe, [*overrides, *_as_overrides(changed)], check_files=False).recipe
+    except RecipeError:  # it may need the flag; what else is wrong with it is found right after this
+        return dict(settings)
+    if not isinstance(own, EvaluateRecipe) or len(own.data.eval) != 1 or own.data.eval[0].path is None:
+        return dict(settings)
+    for key, value in given[0].items():
+        inner = {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
+        changed |= {f"data.eval.0.{name}": one for name, one in inner.items()}
+    return changed
+
+
+def _as_overrides(settings: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
 def _from_settings(overrides: Sequence[str], settings: Mapping[str, Any]) -> Request:
@@ -123,6 +158,8 @@ def _evaluation_tree(recipe: Recipe) -> dict[str, Any]:
     if not isinstance(recipe, EvaluateRecipe):
         kept["output_dir"] = None
     kept["data"]["train"] = []
+    if "rollout" in kept:
+        kept["rollout"] = {key: value for key, value in kept["rollout"].items() if key in Sampler.model_fields}
     asked = recipe.evaluate if isinstance(recipe.evaluate, Evaluation) else Evaluation()
     ends = evaluation_sampling(recipe, asked)
     evaluation = asked.model_dump() | {

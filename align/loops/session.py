@@ -13,8 +13,9 @@ import torch
 
 from align.errors import Preempted
 from align.evaluate.generate import evaluate_model, spread
-from align.learner.checkpoint import Checkpoint, resume_checkpoint, write_checkpoint
+from align.learner.checkpoint import Checkpoint, checkpoint_path, resume_checkpoint, write_checkpoint
 from align.learner.ranks import Ranks
+from align.loops.best import Standing, is_kept, keep_best, standing, undisturbed
 from align.recipe.evaluation import evaluation_sampling
 from align.recipe.schema import Evaluation
 from align.run.console import RunConsole, silent_console
@@ -111,7 +112,11 @@ class Session:
         return self.ranks.from_first(decide)
 
     def steps(self) -> Iterator[int]:
-        yield from range(self.step + 1, self.recipe.train.steps + 1)
+        """The steps that are left; none after `evaluate.stop_after` evaluations without a better one."""
+        for step in range(self.step + 1, self.recipe.train.steps + 1):
+            if self._stopped_early():
+                return
+            yield step
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Measure a phase of the step as `time/<name>`."""
@@ -140,11 +145,15 @@ class Session:
         """Evaluate the trained model, write the summary and show the report; the summary, empty on other ranks than the first."""
         evaluation = self.recipe.evaluate
         if evaluation and evaluation.after and not self._is_evaluated("after"):
-            self._evaluate("after")
+            if self._is_evaluated(f"step-{self.step:06d}"):  # the run was stopped early, right after this
+                self.agreed(lambda: self.run.copy_evaluation(f"step-{self.step:06d}", "after"))
+            else:
+                self._evaluate("after")
+        best = self._best_of_run()
         if not self.ranks.is_first:
             return {}
         self._log.close()
-        summary = self.run.finish()
+        summary = self.run.finish(**best)
         final_report(self.run, self.console, next_command=self._next_command())
         return summary
 
@@ -184,6 +193,8 @@ class Session:
         due = evaluation and evaluation.every and self.step % evaluation.every == 0 and 0 < self.step < self.recipe.train.steps
         if due and not self._is_evaluated(name):
             self._evaluate(name)
+        elif due:
+            self._keep_if_best()  # stopped between an evaluation and keeping its model
 
     def _is_evaluated(self, name: str) -> bool:
         def is_stored() -> bool:
@@ -193,15 +204,56 @@ class Session:
         return self.agreed(is_stored)
 
     def _evaluate(self, name: str) -> None:
-        if self._held_out is not None:
-            self._judge(self._held_out, name)
-            return
+        """Evaluate, store it under `name`, and keep the model where it is the best so far."""
+        with undisturbed():
+            left = self._judge(self._held_out, name) if self._held_out is not None else self._sample_published(name)
+        if left:
+            self._save_and_leave()  # the evaluation is made up for on resume
+        if name != "before":
+            self._keep_if_best()
+
+    def _sample_published(self, name: str) -> bool:
         evaluation = self.recipe.evaluate
         assert isinstance(evaluation, Evaluation)
         if self._site.engine.version != self.step:
             self._site.publish(self.step)
-        if self.agreed(lambda: self._sample(evaluation, name)):
-            self._save_and_leave()  # the evaluation is made up for on resume
+        return self.agreed(lambda: self._sample(evaluation, name))
+
+    def _standing(self) -> Standing | None:
+        """How the evaluations so far compare; None where none are to be compared."""
+        best = self.recipe.evaluate.best if self.recipe.evaluate else None
+        return self.agreed(lambda: standing(self.run.evaluations, best)) if best else None
+
+    def _keep_if_best(self) -> None:
+        """Keep the present model where its evaluation is the best so far."""
+        now = self._standing()
+        if now is None or now.step != self.step or self.agreed(lambda: is_kept(self.run.checkpoints, self.step)):
+            return
+        if self.ranks.is_first:
+            keep_best(self.run.checkpoints, self.step, self._write)
+        else:
+            self._write(Path())  # takes part in gathering, and writes nothing
+        self.ranks.wait()
+
+    def _stopped_early(self) -> bool:
+        """Whether so many evaluations in a row were no better than the best that the run ends here; it is saved then."""
+        patience = self.recipe.evaluate.stop_after if self.recipe.evaluate else None
+        now = self._standing() if patience else None
+        if patience is None or now is None or now.since < patience:
+            return False
+        if self.agreed(lambda: not checkpoint_path(self.run.checkpoints, self.step).exists()):
+            self._save()
+        if self.ranks.is_first:
+            self.console.show(f"stopped after step {self.step}: {now.since} evaluations no better than that of step {now.step}")
+        return True
+
+    def _best_of_run(self) -> dict[str, Any]:
+        """What the summary says of the best evaluation."""
+        now, evaluation = self._standing(), self.recipe.evaluate
+        if now is None or evaluation is None or evaluation.best is None:
+            return {}
+        best = {"metric": evaluation.best.metric, "value": now.value, "step": now.step}
+        return {"best": best, **({"stopped_early": self.step} if self.step < self.recipe.train.steps else {})}
 
     def _sample(self, evaluation: Evaluation, name: str) -> bool:
         """Estimate pass@k of the site's policy and store it. Returns whether it was left because the run is to stop."""
@@ -240,21 +292,26 @@ class Session:
             self._log.evaluation(self.step, metrics | {f"pass@{k}": one["value"] for k, one in pass_at_k.items()})
         return False
 
-    def _judge(self, held_out: HeldOut, name: str) -> None:
-        with self.console.activity(f"evaluating ({name})") as advance:
+    def _judge(self, held_out: HeldOut, name: str) -> bool:
+        """Judge the held-out data and store it. Returns whether it was left because the run is to stop."""
+        try:
+            with self.console.activity(f"evaluating ({name})") as advance:
 
-            def on_progress(done: int) -> None:
-                advance(done)
-                if self.agreed(lambda: self._stop.requested):
-                    self._save_and_leave()  # the evaluation is made up for on resume
+                def on_progress(done: int) -> None:
+                    advance(done)
+                    if self.agreed(lambda: self._stop.requested):
+                        raise _Left
 
-            result = held_out(on_progress)
+                result = held_out(on_progress)
+        except _Left:
+            return True
         if not self.ranks.is_first:
-            return
+            return False
         estimates = {key: estimate.to_dict() for key, estimate in result.estimates.items()}
         self.run.write_evaluation(name, step=self.step, metrics=result.metrics, estimates=estimates, rows=result.rows)
         if name != "before":
             self._log.evaluation(self.step, result.metrics)
+        return False
 
     def _write(self, folder: Path) -> None:
         """The contents of a checkpoint: model and tokenizer in Hugging Face layout, the trainer's state beside them."""

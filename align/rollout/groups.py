@@ -40,6 +40,7 @@ def sample_groups(
         waiting_P[index].append(completion)
         if len(waiting_P[index]) == sampling.n:
             samples = sorted(waiting_P[index], key=lambda sample: sample.sample_index)
+            waiting_P[index] = []  # an evaluation samples more than it wants to hold
             futures[index] = scorer.submit([Rollout(prompt=prompts[index], completion=sample) for sample in samples])
             judging.append(futures[index])
             while judging and judging[0].done():  # stop generating where a reward has used up its error budget already

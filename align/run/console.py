@@ -54,6 +54,11 @@ class RunConsole:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.end()
 
+    @property
+    def is_live(self) -> bool:
+        """Whether a display is redrawn in place; else lines follow each other."""
+        return self._live is not None
+
     def end(self) -> None:
         """Leave the live display as it is; what is shown from now on comes below it."""
         if self._live is not None:
@@ -87,17 +92,21 @@ class RunConsole:
             self.show(plain_line(self._dashboard))
 
     @contextmanager
-    def activity(self, text: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        """Show that something else than a step is going on; the body calls the yielded function with how many more are done."""
+    def activity(self, text: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+        """Show that something else than a step is going on; the body calls the yielded function with how many more are done.
+
+        A second argument, a text, is shown behind their number.
+        """
         begin, done = time.monotonic(), 0
         if self._live is None:
             self.show(f"{text} ...")
         task = self._activities.add_task(text, total=total, count="")
 
-        def advance(more: int = 1) -> None:
+        def advance(more: int = 1, note: str = "") -> None:
             nonlocal done
             done += more
-            self._activities.update(task, advance=more, count=f"{done:,}/{total:,}" if total else f"{done:,}")
+            count = f"{done:,}/{total:,}" if total else f"{done:,}"
+            self._activities.update(task, advance=more, count=f"{count}{note}")
 
         try:
             yield advance

@@ -143,6 +143,11 @@ class RunDirectory:
         write_samples(self.evaluations / f"{name}.jsonl", rows)
         write_atomically(self.evaluations / f"{name}.json", json.dumps(stored, indent=1))
 
+    def copy_evaluation(self, name: str, to: str) -> None:
+        """Store an evaluation under a second name."""
+        for suffix in (".jsonl", ".json"):  # what says that it is there comes last
+            write_atomically(self.evaluations / f"{to}{suffix}", (self.evaluations / f"{name}{suffix}").read_bytes())
+
     def evaluation(self, name: str) -> dict[str, Any] | None:
         """What `write_evaluation` stored under `name` (step, pass_at_k, estimates, metrics), or None."""
         file = self.evaluations / f"{name}.json"

@@ -30,6 +30,9 @@ def final_report(run: RunDirectory, console: RunConsole, next_command: str | Non
     resumes = f", resumed {summary['resumes']} times" if summary["resumes"] else ""
     console.show(f"{summary['status']}: {summary['steps']} steps in {clock(summary['seconds'])}{tokens}{resumes}")
     console.show(f"written to {run.path}: summary.json, metrics.jsonl" + (f", {metric}.png" if metric else "") + ", checkpoints/")
+    if best := summary.get("best"):
+        early = ", then the run was stopped" if "stopped_early" in summary else ""
+        console.show(f"best {best['metric']} {best['value']:.4g} after step {best['step']}{early}: {run.checkpoints}/best")
     if next_command is not None:
         console.show(f"next: {next_command}")
 

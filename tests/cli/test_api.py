@@ -66,9 +66,12 @@ def test_dir_shows_the_public_functions() -> None:
             "convert_samples",
             "doctor",
             "evaluate",
+            "evaluate_models",
+            "evaluate_pairs",
             "export",
             "power",
             "recipes",
+            "regrade",
             "score",
             "train",
         ]

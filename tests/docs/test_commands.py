@@ -54,6 +54,10 @@ CUTS: list[tuple[str, list[str]]] = [
         ],
     ),
     (r"align train", SHORT_RL),
+    (
+        r"align evaluate evaluate/gsm8k",
+        ["model.dtype=float32", "evaluate.num_generations=2", "evaluate.k=[1]", "evaluate.max_completion_length=8"],
+    ),
     (r"align evaluate quickstart/grpo", ["evaluate.max_problems=2", "evaluate.max_completion_length=8"]),
     (r"align evaluate --model", ["--max-completion-length", "8"]),
 ]
@@ -85,6 +89,7 @@ PAGES = [
     "docs/sandbox.md",
     "docs/preference.md",
     "docs/statistics.md",
+    "docs/evaluate.md",
 ]
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import gzip
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 
 import align
@@ -40,13 +40,16 @@ def evaluate(model: Path, rewards: str, out: Path | None = None, **more: object)
     return align.evaluate(model=model, rewards=[rewards], out=out, **arguments).to_dict()  # type: ignore[arg-type]
 
 
+def stored(folder: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted(folder.glob("samples-*.parquet")) for row in pyarrow.parquet.read_table(path).to_pylist()]
+
+
 def test_figures_and_samples_agree_and_repeat(model: Path, rewards: str, tmp_path: Path) -> None:
     figures = evaluate(model, rewards, out=tmp_path / "out")
     written = json.loads((tmp_path / "out" / "result.json").read_text())
     assert {key: written[key] for key in figures} == figures
     assert written["recipe"]["model"]["path"] == str(model)
-    with gzip.open(tmp_path / "out" / "samples.jsonl.gz", "rt") as lines:
-        rows = [json.loads(line) for line in lines]
+    rows = stored(tmp_path / "out")
     assert len(rows) == 6 * 4
     assert figures["pass_at_k"]["1"]["value"] == pytest.approx(sum(row["correct"] for row in rows) / 24)
     assert all(row["correct"] == (len(row["completion"]) % 2 == 0) for row in rows)
@@ -68,15 +71,13 @@ def test_completions_end_where_the_recipe_says(model: Path, rewards: str, tmp_pa
 
 
 def test_answers_that_json_has_no_type_for(model: Path, rewards: str, tmp_path: Path) -> None:
-    import pyarrow.parquet
-
     problems = tmp_path / "problems.parquet"
     days = [datetime.date(2026, 1, day) for day in (1, 2)]
     pyarrow.parquet.write_table(pyarrow.table({"prompt": ["When?", "And then?"], "answer": days}), problems)
     evaluate(model, rewards, data=[str(problems)], out=tmp_path / "out", num_generations=1)
-    with gzip.open(tmp_path / "out" / "samples.jsonl.gz", "rt") as lines:
-        assert [json.loads(line)["answer"] for line in lines] == ["2026-01-01", "2026-01-02"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["result.json", "samples.jsonl.gz"]
+    assert sorted(row["answer"] for row in stored(tmp_path / "out")) == ["2026-01-01", "2026-01-02"]
+    written = sorted(path.name for path in (tmp_path / "out").iterdir() if path.name != ".lock")
+    assert written == ["evaluation.json", "problems.jsonl.gz", "result.json", "samples-00000.parquet"]
 
 
 def test_what_was_left_out_of_the_data_is_said(model: Path, rewards: str, tmp_path: Path) -> None:

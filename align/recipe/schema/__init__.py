@@ -18,7 +18,7 @@ from align.recipe.schema.algorithm import (
     TrainOn,
 )
 from align.recipe.schema.critic import Critic
-from align.recipe.schema.evaluate import EvaluateRecipe
+from align.recipe.schema.evaluate import EvaluateRecipe, PairAccuracy, Sampler
 from align.recipe.schema.preference import (
     Online,
     OnlinePreferenceRecipe,
@@ -32,9 +32,11 @@ from align.recipe.schema.reward_model import RewardModelRecipe, RewardModelTrain
 from align.recipe.schema.rl import RLRecipe, RLTrain
 from align.recipe.schema.sections import (
     VLLM,
+    Best,
     Common,
     Data,
     Evaluation,
+    FewShot,
     HeldOut,
     Launch,
     Log,
@@ -43,6 +45,7 @@ from align.recipe.schema.sections import (
     ModelInit,
     Monitor,
     Optimization,
+    Options,
     RewardBudget,
     RewardSpec,
     Rollout,
@@ -56,12 +59,14 @@ __all__ = [
     "RECIPE_KINDS",
     "VLLM",
     "Algorithm",
+    "Best",
     "Common",
     "Critic",
     "Data",
     "Demonstrations",
     "EvaluateRecipe",
     "Evaluation",
+    "FewShot",
     "HeldOut",
     "Launch",
     "Log",
@@ -75,7 +80,9 @@ __all__ = [
     "OnlinePreferenceRecipe",
     "OnlinePreferenceTrain",
     "Optimization",
+    "Options",
     "Overlong",
+    "PairAccuracy",
     "PreferenceAlgorithm",
     "PreferenceRecipe",
     "PreferenceTrain",
@@ -91,6 +98,7 @@ __all__ = [
     "Rollout",
     "SFTRecipe",
     "SFTTrain",
+    "Sampler",
     "Section",
     "Source",
     "Teacher",

@@ -64,6 +64,35 @@ class Model(Section):
         return self
 
 
+class Options(Section):
+    """Multiple choice: where the options of a row stand. They become {options_text}, with letters, and the answer a letter."""
+
+    of: str | None = Field(
+        None, description="The column that holds them as a list, in order; the answer stands in its own column"
+    )
+    right: str | None = Field(None, description="The column of the right option; with `wrong` shuffled by seed and row")
+    wrong: list[str] = Field(default_factory=list, description="The columns of the wrong options")
+    seed: int = Field(0, description="Of the shuffling")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Options:
+        if (self.of is None) == (self.right is None) or bool(self.wrong) != (self.right is not None):
+            raise ValueError("give either of (a column with a list), or right (a column) together with wrong (columns)")
+        return self
+
+
+class FewShot(Section):
+    """Solved examples before every prompt, as turns: rows of another split or file, drawn once, never those that are asked."""
+
+    count: Annotated[int, Field(ge=0)] = 4
+    path: str | None = Field(None, description="Where the examples are; default: the source's own path, there another split")
+    name: str | None = Field(None, description="Configuration name; default: that of the source")
+    split: str = "train"
+    answer_template: str = Field("{answer}", description="What the example answers, with any {column}")
+    same: str | None = Field(None, description="A column: examples share the prompt's value in it, such as a subject")
+    seed: int = Field(0, description="Of the draw")
+
+
 class Source(Section):
     """One source of rows: a hub id, a folder or a file (`path`), or generated problems (`task`)."""
 
@@ -77,6 +106,8 @@ class Source(Section):
     columns: dict[str, str] = Field(default_factory=dict, description="Our column: the file's column, e.g. {prompt: question}")
     system_prompt: str | None = None
     prompt_template: str | None = Field(None, description="Text around the prompt, with {prompt} and any other {column}")
+    options: Options | None = Field(None, description="Of multiple choice: the columns that hold the options")
+    few_shot: FewShot | None = Field(None, description="Solved examples before every prompt")
     limit: Positive | None = Field(None, description="Use the first rows only")
     weight: Annotated[float, Field(gt=0)] = Field(1.0, description="Share of this source in a mixture, relative to the others")
     label: str | None = Field(None, description="Name of the source in metrics; default: file or task name")
@@ -87,6 +118,8 @@ class Source(Section):
             raise ValueError("give either path (a file, folder or hub id) or task (generated problems), not both and not neither")
         if self.task is None and (self.size or self.params):
             raise ValueError("size and params belong to a task; for a file use limit")
+        if self.task is not None and (self.options or self.few_shot):
+            raise ValueError("options and few_shot are for rows of files; a task's problems are complete")
         return self
 
 
@@ -215,12 +248,25 @@ class Optimization(Section):
     save_total_limit: Positive = 2
 
 
+class Best(Section):
+    """By what the evaluations of a run are compared."""
+
+    metric: str = Field(description="Such as pass@1 or reward; without sampling accuracy and the like")
+    mode: Literal["max", "min"] = "max"
+
+
 class Evaluation(Section):
     """pass@k on `data.eval`."""
 
     before: bool = True
     after: bool = True
     every: Annotated[int, Field(ge=0)] = Field(0, description="Steps between evaluations; 0: none in between")
+    best: Best | None = Field(
+        None, description="Keep the model of the best evaluation in checkpoints/best, whatever save_total_limit says"
+    )
+    stop_after: Positive | None = Field(
+        None, description="End the run after this many evaluations in a row that are no better than the best before them"
+    )
     num_generations: Positive = 8
     k: list[Positive] = Field(default_factory=lambda: [1, 8])
     temperature: NonNegative = 1.0
@@ -251,6 +297,12 @@ class HeldOut(Section):
     before: bool = True
     after: bool = True
     every: Annotated[int, Field(ge=0)] = Field(0, description="Steps between evaluations; 0: none in between")
+    best: Best | None = Field(
+        None, description="Keep the model of the best evaluation in checkpoints/best, whatever save_total_limit says"
+    )
+    stop_after: Positive | None = Field(
+        None, description="End the run after this many evaluations in a row that are no better than the best before them"
+    )
     max_rows: Positive | None = Field(None, description="Take this many, spread evenly over the data")
 
 

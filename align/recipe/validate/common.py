@@ -12,6 +12,7 @@ from align.recipe.preference import uses
 from align.recipe.schema import (
     EvaluateRecipe,
     Evaluation,
+    HeldOut,
     ModelInit,
     OnlinePreferenceRecipe,
     OnlinePreferenceTrain,
@@ -114,6 +115,8 @@ def longest_sequence(recipe: Recipe) -> int:
 
 def evaluation(recipe: Recipe) -> Iterator[Finding]:
     evaluation = recipe.evaluate
+    if evaluation is not None:
+        yield from _watched(evaluation)
     if not isinstance(evaluation, Evaluation):
         return
     if not recipe.data.eval:
@@ -121,7 +124,7 @@ def evaluation(recipe: Recipe) -> Iterator[Finding]:
             "" if isinstance(recipe, EvaluateRecipe) else ", or remove evaluate"
         )
         yield Finding(key="evaluate", message="evaluate needs problems, and data.eval names none", fix=fix)
-    if not recipe.reward_specs:
+    if not recipe.reward_specs and not (isinstance(recipe, EvaluateRecipe) and recipe.pairs):
         yield Finding(
             key="evaluate", message="evaluate needs rewards to judge by", fix="write `rewards: [{use: math}]`, or remove evaluate"
         )
@@ -134,6 +137,23 @@ def evaluation(recipe: Recipe) -> Iterator[Finding]:
         yield Finding(key="evaluate.temperature", message=message, fix=fix)
 
 
+def _watched(evaluation: Evaluation | HeldOut) -> Iterator[Finding]:
+    """What evaluations in between are compared by must be measured in between."""
+    best = evaluation.best
+    if evaluation.stop_after and best is None:
+        fix = "write best: {metric: pass@1}" if isinstance(evaluation, Evaluation) else "write best: {metric: accuracy}"
+        message = "evaluate.stop_after counts evaluations without a better one, and evaluate.best does not say what is better"
+        yield Finding(key="evaluate.stop_after", message=message, fix=fix)
+    if evaluation.stop_after and not evaluation.every:
+        message = "evaluate.stop_after needs evaluations in between, and evaluate.every is 0"
+        yield Finding(key="evaluate.stop_after", message=message, fix="write every: 10, or remove stop_after")
+    if best is None or not isinstance(evaluation, Evaluation):
+        return
+    known = [*(f"pass@{k}" for k in evaluation.k), "reward", "mean_length", "truncated", "errors"]
+    if best.metric not in known:
+        yield unknown_name("evaluate.best.metric", "metric", best.metric, known)
+
+
 def stored_judgements(recipe: PreferenceRecipe | RewardModelRecipe, what: str, *, or_else: str = "") -> Iterator[Finding]:
     """Rows that somebody judged must be named, and cannot be generated."""
     for split, sources in (("train", recipe.data.train), ("eval", recipe.data.eval)):
@@ -142,6 +162,8 @@ def stored_judgements(recipe: PreferenceRecipe | RewardModelRecipe, what: str, *
                 message = f"the problems that {source.task} generates hold nothing that somebody judged"
                 fix = f"name a file with chosen and rejected answers: {{path: pairs.jsonl}}{or_else}"
                 yield Finding(key=f"data.{split}.{number}.task", message=message, fix=fix)
+    if recipe.evaluate is not None:
+        yield from _watched(recipe.evaluate)
     if recipe.evaluate is not None and not recipe.data.eval:
         fix = "write `data: {eval: [{path: test.jsonl}]}`, or remove evaluate"
         yield Finding(key="evaluate", message=f"evaluate needs {what}, and data.eval names none", fix=fix)
