@@ -40,6 +40,7 @@ class RowSet:
     label: str
     rows: list[Row]
     bad: list[tuple[str, str]]
+    notes: tuple[str, ...] = ()  # what a user should know of the rows that are not here
 
 
 def read_all(sources: Sequence[Source], *, max_bad_rows: int = 0, need: Need = "prompt") -> list[RowSet]:

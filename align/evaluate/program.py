@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.data.prompts import load_prompts
+from align.data.prompts import PromptSet, load_prompts
 from align.data.sources import read_all
 from align.evaluate.generate import EvaluationResult, evaluate_model, spread
 from align.learner.model import load_model, load_tokenizer
@@ -21,10 +24,21 @@ from align.storage import storage_errors, write_atomically
 
 if TYPE_CHECKING:
     from align.recipe.schema import EvaluateRecipe, Model
+    from align.rollout.engine import RolloutEngine
 
 
-def evaluate_recipe(recipe: EvaluateRecipe, console: RunConsole) -> EvaluationResult:
-    """Load what the recipe names and estimate pass@k of its model on `data.eval`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSite:
+    """What an evaluation works with."""
+
+    prompts: PromptSet
+    engine: RolloutEngine
+    scorer: Scorer
+
+
+@contextmanager
+def open_evaluation(recipe: EvaluateRecipe, console: RunConsole) -> Iterator[EvaluationSite]:
+    """Load what the recipe names: the problems of `data.eval`, the model and the rewards.
 
     Rewards and data are opened before the model, so that a mistake in them costs seconds.
     """
@@ -39,13 +53,19 @@ def evaluate_recipe(recipe: EvaluateRecipe, console: RunConsole) -> EvaluationRe
             scorer.stack.attach(engine, tokenizer)
         for remark in loaded.remarks():
             console.show(remark)
+        yield EvaluationSite(prompts=loaded, engine=engine, scorer=scorer)
+
+
+def evaluate_recipe(recipe: EvaluateRecipe, console: RunConsole) -> EvaluationResult:
+    """Load what the recipe names and estimate pass@k of its model on `data.eval`."""
+    with open_evaluation(recipe, console) as site:
         ends = evaluation_sampling(recipe, recipe.evaluate)
-        prompts = spread(loaded.prompts, recipe.evaluate.max_problems)
+        prompts = spread(site.prompts.prompts, recipe.evaluate.max_problems)
         with console.activity("sampling", total=len(prompts) * recipe.evaluate.num_generations) as advance:
             return evaluate_model(
-                engine,
+                site.engine,
                 prompts,
-                scorer,
+                site.scorer,
                 recipe.evaluate,
                 seed=recipe.seed,
                 max_completion_length=ends.max_tokens,

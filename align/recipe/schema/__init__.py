@@ -33,6 +33,7 @@ from align.recipe.schema.rl import RLRecipe, RLTrain
 from align.recipe.schema.sections import (
     VLLM,
     Common,
+    Curriculum,
     Data,
     Evaluation,
     HeldOut,
@@ -58,6 +59,7 @@ __all__ = [
     "Algorithm",
     "Common",
     "Critic",
+    "Curriculum",
     "Data",
     "Demonstrations",
     "EvaluateRecipe",
