@@ -33,9 +33,9 @@ class Item:
 class Rule:
     """What counts as contaminated.
 
-    `n`: words of a run, as in GPT-3 (Brown et al. 2020, appendix C: 13). `share`: of an item's runs of n words that a text must have.
-    `near`: of its runs of three words, for copies with changed words; above 1 nothing is near. A shorter item than n words
-    must be there as a whole; one of less than 6 must be all of the text.
+    `n`: words of a run, as in GPT-3 (Brown et al. 2020, appendix C: 13). `share`: of an item's runs of n words that a text must
+    have. `near`: of its runs of three words, for copies with changed words; above 1 nothing is near. A shorter item than n
+    words must be there as a whole; one of less than 6 must be all of the text.
     """
 
     n: int = 13
@@ -83,7 +83,9 @@ class Index:
         length_T = np.array([len(words) for words in words_T], dtype=np.int64)
         start_T = np.r_[0, np.cumsum(length_T + 1)[:-1]]  # one place lies between texts, so no run reaches into the next
         known = self._known
-        code_N = np.fromiter((known.get(word, 0) for words in words_T for word in (*words, "")), np.uint64, length_T.sum() + len(texts))
+        code_N = np.fromiter(
+            (known.get(word, 0) for words in words_T for word in (*words, "")), np.uint64, length_T.sum() + len(texts)
+        )
         best: dict[int, tuple[int, float, int, Reason]] = {}
         for text, item, share, reason in self._candidates(code_N, start_T, length_T):
             rank = {"whole": 2, "runs": 1, "near": 0}[reason]
@@ -92,7 +94,9 @@ class Index:
             span = _longest_shared(words_T[text], self._words[item])
             yield text, Match(items=self._items[item], reason=reason, share=share, text=texts[text], span=span)
 
-    def _candidates(self, code_N: np.ndarray, start_T: np.ndarray, length_T: np.ndarray) -> Iterator[tuple[int, int, float, Reason]]:
+    def _candidates(
+        self, code_N: np.ndarray, start_T: np.ndarray, length_T: np.ndarray
+    ) -> Iterator[tuple[int, int, float, Reason]]:
         for length, run_N in runs(code_N, max(self.rule.n, _SHINGLE)):
             tables: list[tuple[Reason, RunTable | None, float]] = [
                 ("whole", self._whole.get(length), 1.0),

@@ -32,8 +32,8 @@ class Ease:
     def arranged(self, values: Sequence[float], random: Random) -> list[int]:
         """The places of the items in the order in which they come in one epoch.
 
-        Sorted, but a little shuffled: a row stands up to a tenth of the data before or after its place, so that an epoch is no copy
-        of the last one, and equal values have no order of their own.
+        Sorted, but a little shuffled: a row stands up to a tenth of the data before or after its place, so that an epoch is no
+        copy of the last one, and equal values have no order of their own.
         """
         if self.order == "shuffled":
             places = list(range(len(values)))

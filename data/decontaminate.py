@@ -88,9 +88,9 @@ def decontaminate(
 ) -> Decontamination:
     """Write the rows of `train` that hold no problem of `against` to `out`, and the others with the reasons beside it.
 
-    Both are named as `named_source` says; of a benchmark the split `test` is meant. A row is judged by all of its texts, or by those
-    in `columns`; a benchmark's item by its prompt, or by the texts in `against_columns` one after another. With out `a.jsonl` the
-    removed rows go to `a.removed.jsonl`. The training data streams: only the benchmarks are held in memory.
+    Both are named as `named_source` says; of a benchmark the split `test` is meant. A row is judged by all of its texts, or by
+    those in `columns`; a benchmark's item by its prompt, or by the texts in `against_columns` one after another. With out
+    `a.jsonl` the removed rows go to `a.removed.jsonl`. The training data streams: only the benchmarks are held in memory.
 
     Raises DataError naming the row that cannot be read or lacks a column, RecipeError for a bad rule or `out`, StorageError.
     """
@@ -180,7 +180,9 @@ def _chosen(row: RawRow, columns: Sequence[str], flag: str) -> Iterator[str]:
     for column in columns:
         if column not in row.columns:
             there = ", ".join(map(str, row.columns)) or "none"
-            raise DataError(f"there is no column {column!r}; there are: {there}", place=row.place, fix=f"{flag} names one of these")
+            raise DataError(
+                f"there is no column {column!r}; there are: {there}", place=row.place, fix=f"{flag} names one of these"
+            )
         yield from texts_of(row.columns[column])
 
 
@@ -218,4 +220,6 @@ def _check(rule: Rule) -> None:
     if not 0 < rule.share <= 1:
         raise RecipeError(f"a share of {rule.share}", place="--share", fix="write a share above 0 and at most 1, such as 0.5")
     if rule.near <= 0:
-        raise RecipeError(f"a share of {rule.near}", place="--near", fix="write a share above 0, such as 0.6; 2 looks for no near copies")
+        raise RecipeError(
+            f"a share of {rule.near}", place="--near", fix="write a share above 0, such as 0.6; 2 looks for no near copies"
+        )

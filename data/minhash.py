@@ -16,7 +16,7 @@ _RECALL = 0.99  # of pairs whose similarity is the threshold
 
 
 def banding(threshold: float) -> tuple[int, int]:
-    """(bands, rows of a band): the fewest candidates that still hold 99 % of the pairs at the threshold, with 128 hashes at most."""
+    """(bands, rows of a band): the fewest candidates that hold 99 % of the pairs at the threshold, with 128 hashes at most."""
     for rows in range(16, 0, -1):
         bands = _MOST_HASHES // rows
         if 1 - (1 - threshold**rows) ** bands >= _RECALL:

@@ -14,9 +14,10 @@ _MOST_OWNERS = 64  # items of a run that is looked up; commoner ones are counted
 
 
 class RunTable:
-    """The runs of `length` words of each item. A run weighs log((items + 1) / items that have it): what all of them say counts little.
+    """The runs of `length` words of each item.
 
-    So the frame that generated problems share does not make every two of them alike.
+    A run weighs log((items + 1) / items that have it): what all of them say counts little. So the frame that generated problems
+    share does not make every two of them alike.
     """
 
     def __init__(self, code_by_item: Mapping[int, np.ndarray], length: int) -> None:

@@ -123,7 +123,7 @@ def _default_label(source: Source) -> str:
 
 
 def raw_rows(source: Source) -> Iterator[RawRow]:
-    """The rows of a source as they stand in the data, one by one, without its limit. Raises DataError where nothing can be read."""
+    """The rows of a source as they stand in the data, one by one, without its limit. Raises DataError where none can be read."""
     if source.task is not None:
         for index, columns in task_rows(source.task, source.params, seed=source.seed, size=source.size or source.limit or 1000):
             yield RawRow(place=f"task {source.task}:{index}", columns=columns)

@@ -9,10 +9,22 @@ _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"  # written without spaces: ever
 # An operator is a word before a number, a bracket or a variable (3 - 4, x + y), and punctuation elsewhere (well-being, and/or).
 _WORD = re.compile(rf"\d+(?:\.\d+)?|[{_CJK}]|[^\W\d_{_CJK}]+|[-+*/=<>^](?=[\s$]*(?:\d|\(|[^\W\d_](?![^\W\d_])))")
 _ASCII_WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?|[-+*/=<>^](?=[\s$]*(?:\d|\(|[a-z](?![a-z])))")  # the same, twice as fast
-_BULLET = re.compile(r"^[ \t]*[-*+•>#]+[ \t]+", re.M)
+_BULLET = re.compile(r"^[ \t]*[-*+\u2022>#]+[ \t]+", re.M)
 _THOUSANDS = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")  # a sign that is searched for comes first: that is fast
 _TRAILING_ZEROS = re.compile(r"\.(?<=\d\.)(\d*?)0+(?!\d)")
-_SIGNS = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "÷": "/", "²": "^2", "³": "^3", "’": "'", "⁄": "/"})
+_SIGNS = str.maketrans(
+    {
+        "\u2212": "-",
+        "\u2013": "-",
+        "\u00d7": "*",
+        "\u00b7": "*",
+        "\u00f7": "/",
+        "\u2044": "/",
+        "\u2019": "'",
+        "²": "^2",
+        "³": "^3",
+    }
+)
 
 _THIN_SPACE = re.compile(r"(?<=\d)(?:\{,\}|\\,|\\!,?)(?=\d{3}(?!\d))")
 _FRACTION = re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")

@@ -26,9 +26,11 @@ def rows_written(path: Path) -> Iterator[Write]:
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with gzip.open(aside, "wt", encoding="utf-8", errors="backslashreplace", compresslevel=6) if path.suffix == ".gz" else (
-                aside.open("w", encoding="utf-8", errors="backslashreplace")
-            ) as lines:
+            with (
+                gzip.open(aside, "wt", encoding="utf-8", errors="backslashreplace", compresslevel=6)
+                if path.suffix == ".gz"
+                else (aside.open("w", encoding="utf-8", errors="backslashreplace")) as lines
+            ):
                 yield lambda row: _write(lines, row)
             aside.replace(path)
         finally:

@@ -83,13 +83,13 @@ class Difficulty:
 def measure_difficulty(recipe: EvaluateRecipe, out: Path, console: RunConsole, *, overwrite: bool = False) -> Difficulty:
     """Sample each problem of `data.eval` `evaluate.num_generations` times, and write the rows with the share that passes.
 
-    Each row gets `pass_rate` with `pass_rate_low` and `pass_rate_high` (Wilson's 95 % interval) and `pass_rate_n`, the samples judged;
-    null where the prompt is too long, the row cannot be used, or no sample got a verdict. `out` is a file of JSON lines, or, where there
-    are several sources, a folder that gets one for each. What is done is kept in a file beside it (`.progress.jsonl`), from which a later
-    call goes on; it goes when all is done.
+    Each row gets `pass_rate` with `pass_rate_low` and `pass_rate_high` (Wilson's 95 % interval) and `pass_rate_n`, the samples
+    judged; null where the prompt is too long, the row cannot be used, or no sample got a verdict. `out` is a file of JSON
+    lines, or, where there are several sources, a folder that gets one for each. What is done is kept in a file beside it
+    (`.progress.jsonl`), from which a later call goes on; it goes when all is done.
 
-    Raises RecipeError where `out` does not fit or the file beside it belongs to other data, another model or other settings, unless
-    `overwrite` starts anew; and what an evaluation raises.
+    Raises RecipeError where `out` does not fit or the file beside it belongs to other data, another model or other settings,
+    unless `overwrite` starts anew; and what an evaluation raises.
     """
     outs = _outs(recipe.data.eval, out)
     with open_evaluation(recipe, console) as site:
@@ -129,7 +129,9 @@ class _Progress:
     @classmethod
     def open(cls, out: Path, request: str, *, overwrite: bool) -> _Progress:
         file = (
-            out.with_name(f"{out.name.partition('.jsonl')[0]}.progress.jsonl") if out.suffix in (".jsonl", ".gz") else out / "progress.jsonl"
+            out.with_name(f"{out.name.partition('.jsonl')[0]}.progress.jsonl")
+            if out.suffix in (".jsonl", ".gz")
+            else out / "progress.jsonl"
         )
         with storage_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -184,9 +186,7 @@ def _sample(recipe: EvaluateRecipe, site: EvaluationSite, progress: _Progress, c
                 progress.add(group, asked.threshold, asked.correct_by)
 
 
-def _write(
-    source: Source, label: str, out: Path, asked: set[str], too_long: int, rates: Mapping[str, Rate]
-) -> SourceDifficulty:
+def _write(source: Source, label: str, out: Path, asked: set[str], too_long: int, rates: Mapping[str, Rate]) -> SourceDifficulty:
     known = {id_: rates[id_] for id_ in asked}
     count = 0
     with rows_written(out) as write:
@@ -228,6 +228,3 @@ def _histogram(values: Sequence[float]) -> tuple[int, ...]:
     for value in values:
         counts[0 if value == 0 else _BINS + 1 if value == 1 else 1 + min(_BINS - 1, int(value * _BINS))] += 1
     return tuple(counts)
-
-
-

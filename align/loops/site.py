@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from align.data.cursor import Cursor
 from align.data.curriculum import ease_of
+from align.data.cursor import Cursor
 from align.data.demonstrated_prompts import training_prompts
 from align.data.demonstrations import load_demonstrations
 from align.data.items import ItemSet

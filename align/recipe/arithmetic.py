@@ -203,6 +203,6 @@ def unmet_rows(recipe: TrainRecipe, rows: int) -> Iterator[str]:
         return
     if drawn < rows:
         yield (
-            f"data.curriculum: {recipe.train.steps} steps draw {drawn} of {rows} rows, in the order {asked.order}: the others are never "
-            "met; take more steps, fewer rows, or a band without an order"
+            f"data.curriculum: {recipe.train.steps} steps draw {drawn} of {rows} rows, in the order {asked.order}: the others "
+            "are never met; take more steps, fewer rows, or a band without an order"
         )

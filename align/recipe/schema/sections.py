@@ -93,7 +93,9 @@ class Source(Section):
 class Curriculum(Section):
     """In which order the rows of `data.train` come, by a number in one of their columns."""
 
-    by: str = Field("pass_rate", description="The column; a higher number is an easier row. `align data difficulty` writes pass_rate")
+    by: str = Field(
+        "pass_rate", description="The column; a higher number is an easier row. `align data difficulty` writes pass_rate"
+    )
     order: Literal["shuffled", "easy_to_hard", "hard_to_easy", "middle"] = Field(
         "shuffled", description="Of each pass over the data; middle: those nearest to 0.5 first"
     )
