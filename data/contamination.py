@@ -17,7 +17,7 @@ Reason = Literal["whole", "runs", "near"]
 
 _SHINGLE = 3  # words; one changed word costs three of a problem's shingles
 _SHORTEST_RUN = 6  # words that an item must have to be looked for inside of longer texts
-_SHORTEST_NEAR = 8  # words that an item must have to be compared loosely
+_SHORTEST_NEAR = 12  # words that an item must have to be compared loosely
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
