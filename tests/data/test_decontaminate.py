@@ -24,7 +24,9 @@ BENCHMARK = (
     "A farmer in Kent owns 1,250 sheep and sells $\\frac{2}{5}$ of them at the spring market for 80.50 pounds each. "
     "How much money does the farmer take home if the market keeps 3 pounds for every animal sold that day?"
 )
-OTHER = "Maria walks 4 miles to school on Monday, and twice as far on each of the next two days. How many miles does she walk in all?"
+OTHER = (
+    "Maria walks 4 miles to school on Monday, and twice as far on each of the next two days. How many miles does she walk in all?"
+)
 
 
 def found_by(text: str, rule: Rule | None = None, items: tuple[str, ...] = (BENCHMARK,)) -> Any:
@@ -128,7 +130,10 @@ def test_rows_are_written_and_told(jsonl: Write, tmp_path: Path) -> None:
         {"messages": [{"role": "user", "content": "Repeat it."}, {"role": "assistant", "content": BENCHMARK.lower()}], "id": 3},
     ]
     train = jsonl(rows, "train.jsonl.gz")
-    one, two = jsonl([{"question": BENCHMARK, "answer": "1"}], "one.jsonl"), jsonl([{"problem": "Unrelated words only"}], "two.jsonl")
+    one, two = (
+        jsonl([{"question": BENCHMARK, "answer": "1"}], "one.jsonl"),
+        jsonl([{"problem": "Unrelated words only"}], "two.jsonl"),
+    )
     seen: list[int] = []
     found = decontaminate([str(train)], [str(one), str(two)], tmp_path / "clean.jsonl", examples=1, on_progress=seen.append)
     assert (found.rows, found.removed, sum(seen)) == (3, 2, 3)

@@ -34,7 +34,9 @@ def test_exact_copies_and_contradictions(jsonl: Write) -> None:
             {"question": "Name a colour.", "answer": "red"},
         ]
     )
-    two = jsonl([{"prompt": "Name a COLOUR", "answer": "blue"}, {"prompt": "", "answer": "?"}, {"prompt": "", "answer": "!"}], "two.jsonl")
+    two = jsonl(
+        [{"prompt": "Name a COLOUR", "answer": "blue"}, {"prompt": "", "answer": "?"}, {"prompt": "", "answer": "!"}], "two.jsonl"
+    )
     found = find_duplicates([str(one), str(two)])
     assert numbers(found) == [[3, 4], [0, 2]]
     assert [(group.exact, group.contradicts) for group in found.groups] == [(True, True), (True, False)]
@@ -58,7 +60,11 @@ def test_near_copies_must_have_the_same_numbers(jsonl: Write) -> None:
 
 
 def test_what_is_written(jsonl: Write, tmp_path: Path) -> None:
-    rows = [{"prompt": "Same thing here", "answer": 1}, {"prompt": "Other", "answer": 1}, {"prompt": "same thing here!", "answer": 1}]
+    rows = [
+        {"prompt": "Same thing here", "answer": 1},
+        {"prompt": "Other", "answer": 1},
+        {"prompt": "same thing here!", "answer": 1},
+    ]
     rows += [{"prompt": "Who knows", "answer": 1}, {"prompt": "Who knows?", "answer": 2}]
     found = find_duplicates([str(jsonl(rows))], tmp_path / "unique.jsonl")
     assert found.kept == 2

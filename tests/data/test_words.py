@@ -44,7 +44,19 @@ def test_other_problems_have_other_words(one: str, other: str) -> None:
 
 
 def test_words_by_hand() -> None:
-    assert normal_words("He paid $1,234.50 for 3-4 items: x - y.") == ["he", "paid", "1234.5", "for", "3", "-", "4", "items", "x", "-", "y"]
+    assert normal_words("He paid $1,234.50 for 3-4 items: x - y.") == [
+        "he",
+        "paid",
+        "1234.5",
+        "for",
+        "3",
+        "-",
+        "4",
+        "items",
+        "x",
+        "-",
+        "y",
+    ]
     assert normal_words("\u4f60\u597d world") == ["\u4f60", "\u597d", "world"]
     assert normal_words(" \n$$ ") == []
 

@@ -80,7 +80,11 @@ def test_rows_without_rates_are_refused_before_a_model_is_loaded(tmp_path: Path)
         (RL, {"curriculum": {"order": "random"}}, "order"),
         (RL, {"curriculum": {"order": "middle", "by": " "}}, "by is empty"),
         (SFT, {"curriculum": {"order": "middle"}, "shuffle": False}, "data.shuffle: false keeps the order"),
-        (SFT | {"recipe": "preference"}, {"train": [{"path": "pairs.jsonl"}], "curriculum": {"order": "middle"}}, "not for recipe: preference"),
+        (
+            SFT | {"recipe": "preference"},
+            {"train": [{"path": "pairs.jsonl"}], "curriculum": {"order": "middle"}},
+            "not for recipe: preference",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, base: dict[str, Any], data: dict[str, Any], words: str) -> None:
@@ -95,7 +99,8 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, base: dict[str, Any], d
 def test_check_notes_that_a_short_run_never_meets_the_hard_rows(tmp_path: Path, rated: str) -> None:
     data = {"train": [{"path": rated}], "eval": [], "curriculum": {"order": "easy_to_hard"}}
     short, long = (
-        align.check(write_recipe(tmp_path, RL, data=data, train={"steps": steps, "prompts_per_step": 6})).notes for steps in (5, 6)
+        align.check(write_recipe(tmp_path, RL, data=data, train={"steps": steps, "prompts_per_step": 6})).notes
+        for steps in (5, 6)
     )
     assert [note for note in short if "5 steps draw 30 of 36 rows" in note]
     assert not [note for note in long if "data.curriculum" in note]
