@@ -1,8 +1,8 @@
 """Which prompts come first: the curricula of align on problems from easy to nearly hopeless, from a policy that is halfway there.
 
-`Translating`: a prompt is a row of 1 to 8 symbols, and the answer the letter of each and then the end; the policy is one table for all
-prompts, so what is learned on a short row helps on a long one. It begins with about one half on each right letter: rows of one symbol
-pass every second time, rows of eight once in some hundred.
+`Translating`: a prompt is a row of 1 to 8 symbols, and the answer the letter of each and then the end; the policy is one table for
+all prompts, so what is learned on a short row helps on a long one. It begins with about one half on each right letter: a row of one
+symbol passes about every fourth time, and a row of eight hardly ever.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from problems import draw, success
 from torch import Tensor
 from training import METHODS, Learner
 
-from align.data.cursor import Cursor
 from align.data.curriculum import Ease
+from align.data.cursor import Cursor
 
 SYMBOLS, LETTERS, LONGEST = 12, 5, 8
 END = LETTERS - 1

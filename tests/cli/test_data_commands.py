@@ -12,7 +12,7 @@ from align.cli import app
 from align.errors import AlignError
 from tests.cli.test_command_line import align, assert_refused
 
-LONG = "A farmer owns 40 sheep and sells a quarter of them at the spring market for 80 pounds each. How much money does she get there?"
+LONG = "A farmer owns 40 sheep and sells a quarter of them for 80 pounds each. How much money does she get for them?"
 
 
 @pytest.fixture

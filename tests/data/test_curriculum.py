@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from align.data.cursor import Cursor
 from align.data.curriculum import Ease, ease_of, in_band
+from align.data.cursor import Cursor
 from align.data.prompts import load_prompts
 from align.data.sources import RowSet, read_all
 from align.errors import DataError

@@ -18,7 +18,7 @@ from align.data.shingles import WordCodes, shingle_set
 from align.errors import DataError, RecipeError
 
 Write = Callable[..., Path]
-LONG = "Josie received $50 as a gift. She buys two tapes that cost $9 each and a headphone set that costs $25. How much has she left?"
+LONG = "Josie received $50 as a gift. She buys two tapes that cost $9 each and a headphone for $25. How much has she left?"
 
 
 def numbers(found: Any) -> list[list[int]]:

@@ -19,8 +19,8 @@ def read(path: Path) -> list[dict[str, object]]:
 
 
 def test_shares_and_copies(jsonl: Write, tmp_path: Path) -> None:
-    long = "In the {} house there are seven rooms with a window to the garden and two more without any. How many rooms are there in all, if one counts "
-    long += "the kitchen, the cellar and the old stable behind it as well?"
+    long = "In the {} house there are seven rooms with a window to the garden and two more without any. "
+    long += "How many rooms are there in all, if one counts the kitchen, the cellar and the old stable behind it as well?"
     rows = [{"prompt": long.format(f"colour{chr(97 + n % 26)}{chr(97 + n // 26)}"), "n": n} for n in range(400)]
     rows += [{"prompt": f"Question number {n}?", "n": n} for n in range(400, 2000)]
     rows += [{"prompt": f"question NUMBER {n}", "n": n} for n in range(400, 2000)]
