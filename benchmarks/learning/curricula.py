@@ -1,8 +1,8 @@
 """Which prompts come first: the curricula of align on problems from easy to nearly hopeless, from a policy that is halfway there.
 
-`Translating`: a prompt is a row of 1 to 8 symbols, and the answer the letter of each and then the end; the policy is one table for
-all prompts, so what is learned on a short row helps on a long one. It begins with about one half on each right letter: a row of one
-symbol passes about every fourth time, and a row of eight hardly ever.
+`Translating`: a prompt is a row of 1 to 8 symbols, and the answer the letter of each and then the end; the policy is one table
+for all prompts, so what is learned on a short row helps on a long one. It begins with about one half on each right letter: a row
+of one symbol passes about every fourth time, and a row of eight hardly ever.
 """
 
 from __future__ import annotations
