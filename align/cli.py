@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from align import __version__, cli_samples
+from align.cli_data import data_app
 from align.errors import AlignError, RecipeError, RewardError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ launch_app = typer.Typer(
     no_args_is_help=True, help="List, show and copy launch files, and files for Slurm, Kubernetes and Docker."
 )
 app.add_typer(launch_app, name="launch")
+app.add_typer(data_app, name="data")
 
 
 def _names(incomplete: str) -> list[str]:

@@ -59,5 +59,5 @@ def collect(
         weights=[rowset.source.weight for rowset in rowsets],
         dropped_long=dropped,
         bad=bad,
-        notes=[] if chat.has_template else [NO_TEMPLATE],
+        notes=[*([] if chat.has_template else [NO_TEMPLATE]), *(note for rowset in rowsets for note in rowset.notes)],
     )

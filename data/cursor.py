@@ -8,9 +8,12 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from random import Random
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from align.errors import DataError
+
+if TYPE_CHECKING:
+    from align.data.curriculum import Ease
 
 T = TypeVar("T")
 Place = tuple[int, int]  # the source, and how many items it had given before
@@ -24,18 +27,29 @@ class Cursor(Generic[T]):
     batch smaller than that never holds an item twice. The next draw goes to the source that is furthest behind its share,
     which keeps every source within one draw of its exact proportion where there are two, and close to it where there are more.
 
+    With `ease` the order of an epoch is that of a curriculum, each source's own.
+
     What comes next depends on the seed and on how many items each source has given, so these few numbers are the state, and with
     them what was lent and not used. Several threads may draw.
     """
 
-    def __init__(self, by_source: Sequence[Sequence[T]], weights: Sequence[float], *, seed: int, shuffle: bool = True) -> None:
+    def __init__(
+        self,
+        by_source: Sequence[Sequence[T]],
+        weights: Sequence[float],
+        *,
+        seed: int,
+        shuffle: bool = True,
+        ease: Ease | None = None,
+    ) -> None:
         if not by_source or any(len(items) == 0 for items in by_source):
             raise ValueError("a cursor needs sources, and every source needs items")
         if len(weights) != len(by_source) or any(weight <= 0 for weight in weights):
             raise ValueError(f"{len(by_source)} sources need as many positive weights, got {list(weights)}")
         self._by_source = [list(items) for items in by_source]
         self._shares = [weight / sum(weights) for weight in weights]
-        self._seed, self._shuffle = seed, shuffle
+        self._seed, self._shuffle, self._ease = seed, shuffle, ease
+        self._values = [[ease.of(item) for item in items] for items in self._by_source] if ease else []
         self._given = [0] * len(by_source)
         self._returned: deque[Place] = deque()  # drawn, and never used: to be given before anything else
         self._lent: dict[int, list[Place]] = {}
@@ -62,6 +76,12 @@ class Cursor(Generic[T]):
         self._given, self._returned = given, returned
         return list(upcoming.values())
 
+    def ease(self, items: Sequence[T]) -> dict[str, float]:
+        """Under the name of a metric how easy these items are, the mean; nothing where there is no curriculum."""
+        if self._ease is None or not items:
+            return {}
+        return {f"curriculum/{self._ease.by}": sum(map(self._ease.of, items)) / len(items)}
+
     @property
     def epoch(self) -> float:
         """Passes over the data: the items given so far over the number of items in all sources."""
@@ -78,6 +98,7 @@ class Cursor(Generic[T]):
             "sizes": [len(items) for items in self._by_source],
             "shares": list(self._shares),
             "contents": self._contents,
+            "curriculum": self._ease.state(self._values) if self._ease else None,
             "given": list(self._given),
             "returned": returned,
         }
@@ -136,8 +157,11 @@ class Cursor(Generic[T]):
         return order
 
     def _permutation(self, source: int, epoch: int) -> list[int]:
+        random = Random(f"cursor/{self._seed}/{source}/{epoch}")
+        if self._ease is not None:
+            return self._ease.arranged(self._values[source], random)
         order = list(range(len(self._by_source[source])))
-        Random(f"cursor/{self._seed}/{source}/{epoch}").shuffle(order)
+        random.shuffle(order)
         return order
 
 

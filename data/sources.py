@@ -44,6 +44,7 @@ class RowSet:
     label: str
     rows: list[Row]
     bad: list[tuple[str, str]]
+    notes: tuple[str, ...] = ()  # what a user should know of the rows that are not here
 
 
 def read_all(sources: Sequence[Source], *, max_bad_rows: int = 0, need: Need = "prompt") -> list[RowSet]:
@@ -68,7 +69,7 @@ def read_rows(source: Source, *, max_bad_rows: int = 0, need: Need = "prompt", l
     Raises DataError where nothing can be read, a column is missing, or more than `max_bad_rows` rows cannot be used.
     """
     label = label or source.label or _default_label(source)
-    raw = [_with_options(row, number, source) for number, row in enumerate(islice(_raw_rows(source), source.limit))]
+    raw = [_with_options(row, number, source) for number, row in enumerate(islice(raw_rows(source), source.limit))]
     origin = source.path or f"task {source.task}"
     if not raw:
         raise DataError("holds no rows", place=origin, fix="name a source with rows in it")
@@ -149,7 +150,8 @@ def _default_label(source: Source) -> str:
     return name.split(".")[0] if is_data_file(Path(name)) else name
 
 
-def _raw_rows(source: Source) -> Iterator[RawRow]:
+def raw_rows(source: Source) -> Iterator[RawRow]:
+    """The rows of a source as they stand in the data, one by one, without its limit. Raises DataError where none can be read."""
     if source.task is not None:
         for index, columns in task_rows(source.task, source.params, seed=source.seed, size=source.size or source.limit or 1000):
             yield RawRow(place=f"task {source.task}:{index}", columns=columns)

@@ -111,3 +111,27 @@ def test_driver_reports_what_a_step_costs_the_first_rank(checkout):
     done = subprocess.run([sys.executable, *words], cwd=checkout, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(re.findall(r"^\| 400 \| \d+ \|.* \d+\.\d\d s \|$", done.stdout, flags=re.M)) == 2
+
+
+@pytest.mark.slow
+def test_data_tools_find_verbatim_copies_and_time_every_tool(checkout, shared_data):
+    math = shared_data / "math"
+    files = ["--train", str(math / "gsm8k_train.jsonl.gz"), "--against", str(math / "gsm8k_test.jsonl")]
+    words = [sys.executable, "benchmarks/data_tools", *files, "--rows", "2000"]
+    done = subprocess.run(words, cwd=checkout, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.search(r"^\| verbatim \| 100.0% \| 100.0% \| 100.0% \|$", done.stdout, flags=re.M)
+    assert re.findall(r"^\| (decontaminate|duplicates, \w+) \| [\d,]+ \| \d+ \| \d+ \| \d+ \|$", done.stdout, flags=re.M) == [
+        "decontaminate",
+        "duplicates, exact",
+        "duplicates, near",
+    ]
+
+
+@pytest.mark.slow
+def test_curricula_are_compared(checkout):
+    words = [sys.executable, "benchmarks/learning", "--curricula", "4", "--seeds", "1"]
+    done = subprocess.run(words, cwd=checkout, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-2000:]
+    names = re.findall(r"^\| `([\w \[\].,]+)` \| 0\.\d+ ", done.stdout, flags=re.M)
+    assert names == ["shuffled", "band [0.1, 0.9]", "easy_to_hard", "hard_to_easy", "middle"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.data.prompts import load_prompts
+from align.data.prompts import PromptSet, load_prompts
 from align.data.sources import read_all
 from align.evaluate.engine import open_engine
 from align.evaluate.generate import EvaluationResult, evaluate_model, spread
@@ -23,15 +25,24 @@ from align.storage import storage_errors, write_atomically
 
 if TYPE_CHECKING:
     from align.recipe.schema import EvaluateRecipe
+    from align.rollout.engine import SharedEngine
 
 
-def evaluate_recipe(
-    recipe: EvaluateRecipe, console: RunConsole, folder: Path | None = None, *, overwrite: bool = False
-) -> EvaluationResult:
-    """Load what the recipe names and estimate pass@k of its model on `data.eval`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSite:
+    """What an evaluation works with."""
 
-    Rewards and data are opened before the model, so that a mistake in them costs seconds. With `folder` samples are written there
-    as they are graded, and those that are there already, of the same evaluation, are not drawn again.
+    prompts: PromptSet
+    engine: SharedEngine
+    scorer: Scorer
+    commit: str | None  # of the model, where it came from the hub
+
+
+@contextmanager
+def open_evaluation(recipe: EvaluateRecipe, console: RunConsole) -> Iterator[EvaluationSite]:
+    """Load what the recipe names: the problems of `data.eval`, the model and the rewards.
+
+    Rewards and data are opened before the model, so that a mistake in them costs seconds.
     """
     rowsets = read_all(recipe.data.eval, max_bad_rows=recipe.data.max_bad_rows)
     with ExitStack() as stack:
@@ -45,11 +56,24 @@ def evaluate_recipe(
         scorer.stack.attach(engine, tokenizer)
         for remark in loaded.remarks():
             console.show(remark)
+        yield EvaluationSite(prompts=loaded, engine=engine, scorer=scorer, commit=commit)
+
+
+def evaluate_recipe(
+    recipe: EvaluateRecipe, console: RunConsole, folder: Path | None = None, *, overwrite: bool = False
+) -> EvaluationResult:
+    """Load what the recipe names and estimate pass@k of its model on `data.eval`.
+
+    With `folder` samples are written there as they are graded, and those that are there already, of the same evaluation, are
+    not drawn again.
+    """
+    with ExitStack() as stack:
+        site = stack.enter_context(open_evaluation(recipe, console))
         evaluation, ends = recipe.evaluate, evaluation_sampling(recipe, recipe.evaluate)
-        prompts = spread(loaded.prompts, evaluation.max_problems)
+        prompts = spread(site.prompts.prompts, evaluation.max_problems)
         store = None
         if folder is not None:
-            head = evaluation_head(recipe, model_identity(recipe, commit), scorer.stack.versions, prompts)
+            head = evaluation_head(recipe, model_identity(recipe, site.commit), site.scorer.stack.versions, prompts)
             store = stack.enter_context(SampleStore(folder, head, prompts, overwrite=overwrite))
         total = len(prompts) * evaluation.num_generations
         with console.activity("sampling", total=total) as advance:
@@ -58,9 +82,9 @@ def evaluate_recipe(
                 console.show(f"{found:,} of {total:,} samples are there already")
                 progress.found(found)
             result = evaluate_model(
-                engine,
+                site.engine,
                 prompts,
-                scorer,
+                site.scorer,
                 evaluation,
                 seed=recipe.seed,
                 max_completion_length=ends.max_tokens,

@@ -60,6 +60,7 @@ def train_online(resolved: Resolved, rows: Rows, how: Mapping[str, bool]) -> dic
             session.write_rollouts(step, drawn.sampled, drawn.choices())
             judged = [sample for group in drawn.sampled for sample in group.samples]
             metrics = {**_metrics(drawn, updates, recipe), **compared, **rewards.after_step(judged), **harvests.metrics()}
+            metrics |= site.cursor.ease([group.prompt for group in drawn.groups])
             session.end_step(step, metrics, tokens=_tokens(drawn.sampled), groups=drawn.groups)
         return session.finish()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from align.data.curriculum import in_band
 from align.data.sources import RowSet, read_all
 from align.errors import RecipeError
 from align.recipe.needs import row_need
@@ -39,7 +40,7 @@ def preflight(resolved: Resolved, *, resume: bool = False, overwrite: bool = Fal
         check_sinks(recipe.log)
     bad = recipe.data.max_bad_rows
     return Rows(
-        train=read_all(recipe.data.train, max_bad_rows=bad, need=row_need(recipe, "train")),
+        train=in_band(read_all(recipe.data.train, max_bad_rows=bad, need=row_need(recipe, "train")), recipe.data.curriculum),
         eval=read_all(recipe.data.eval, max_bad_rows=bad, need=row_need(recipe, "eval")) if recipe.evaluate else [],
     )
 

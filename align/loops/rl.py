@@ -67,6 +67,7 @@ def train(
             _move_reference(site, method, step)
             harvests.publish(step)
             metrics = step_metrics(harvest, rewards_PG, batch, updates, method, step=step, beta=kl.beta) | compared
+            metrics |= site.cursor.ease([group.prompt for group in harvest.sampled])
             metrics |= {"beta": kl.beta, "entropy_coefficient": entropy.coefficient, **harvests.metrics()}
             if metrics["skipped"] < len(updates.policy) and math.isfinite(metrics.get("kl", 0.0)):
                 kl.update(metrics.get("kl", 0.0), samples=batch.size)

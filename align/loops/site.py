@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from align.data.curriculum import ease_of
 from align.data.cursor import Cursor
 from align.data.demonstrated_prompts import training_prompts
 from align.data.demonstrations import load_demonstrations
@@ -23,6 +24,7 @@ from align.learner.model import load_model, load_tokenizer
 from align.learner.ranks import Ranks
 from align.loops.engines import blueprint_for, open_engines
 from align.loops.preflight import Rows
+from align.recipe.arithmetic import unmet_rows
 from align.recipe.schema import OnlinePreferenceRecipe, Rollout, SFTRecipe
 from align.rewards.compose import RewardStack
 from align.rewards.scorer import Scorer
@@ -73,6 +75,8 @@ def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_opti
         for items in (train, evaluation) if evaluation else (train,):
             for note in items.remarks():
                 console.show(note)
+        for note in unmet_rows(recipe, sum(map(len, train.by_source))):
+            console.show(note)
         rollout = getattr(recipe, "rollout", None) or Rollout()
         apart = recipe.launch.engines if getattr(recipe, "rollout", None) else 0
         blueprint = blueprint_for(recipe, rollout, causal_lm, tokenizer) if first and apart else None
@@ -92,7 +96,13 @@ def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_opti
                 learner=learner,
                 engine=engine,
                 scorer=scorer,
-                cursor=Cursor(train.by_source, train.weights, seed=recipe.seed, shuffle=recipe.data.shuffle),
+                cursor=Cursor(
+                    train.by_source,
+                    train.weights,
+                    seed=recipe.seed,
+                    shuffle=recipe.data.shuffle,
+                    ease=ease_of(rows.train, recipe.data.curriculum),
+                ),
                 eval_prompts=evaluation.prompts if evaluation else [],
                 plain=starts,
             )

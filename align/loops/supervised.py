@@ -34,7 +34,8 @@ def train(
     ):
         session.begin(site, {"cursor": site.cursor})
         for step in session.steps():
-            batch = pack_demonstrations(site.cursor.draw(recipe.train.sequences_per_step))
+            shown = site.cursor.draw(recipe.train.sequences_per_step)
+            batch = pack_demonstrations(shown)
             totals = Totals.of(batch.segment_N, batch.mask_N)
 
             def loss(
@@ -46,5 +47,6 @@ def train(
 
             with session.phase("update"):
                 update = site.learner.update(batch, loss, index=step - 1)
-            session.end_step(step, {**update.metrics, "skipped": int(not update.applied)}, tokens=len(batch.token_ids_N))
+            metrics = {**update.metrics, **site.cursor.ease(shown), "skipped": int(not update.applied)}
+            session.end_step(step, metrics, tokens=len(batch.token_ids_N))
         return session.finish()

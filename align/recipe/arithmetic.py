@@ -188,3 +188,21 @@ def length_notes(recipe: Recipe, positions: int | None) -> Iterator[str]:
         yield f"a sequence of {longest} tokens is larger than train.micro_batch_tokens and will go through the model alone"
     if positions is not None and longest > positions:
         yield f"sequences may get {longest} tokens long, but the model has {positions} positions: lower the length limits"
+
+
+def unmet_rows(recipe: TrainRecipe, rows: int) -> Iterator[str]:
+    """A note where an ordered run ends before it has met all of its `rows`: a part of the difficulties is then never seen."""
+    asked = recipe.data.curriculum
+    if asked is None or asked.order == "shuffled":
+        return
+    if isinstance(recipe, SFTRecipe):
+        drawn = recipe.train.sequences_per_step * recipe.train.steps
+    elif isinstance(recipe, RLRecipe | OnlinePreferenceRecipe):
+        drawn = math.ceil(_oversampling(recipe) * recipe.train.prompts_per_step) * recipe.train.steps
+    else:
+        return
+    if drawn < rows:
+        yield (
+            f"data.curriculum: {recipe.train.steps} steps draw {drawn} of {rows} rows, in the order {asked.order}: the others "
+            "are never met; take more steps, fewer rows, or a band without an order"
+        )

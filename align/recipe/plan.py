@@ -10,7 +10,7 @@ from align.data.items import ItemSet
 from align.data.sources import RowSet, row_texts
 from align.errors import CheckpointError
 from align.learner.model import load_tokenizer
-from align.recipe.arithmetic import Quantity, batch_arithmetic, expected_tokens, length_notes, work_of_a_step
+from align.recipe.arithmetic import Quantity, batch_arithmetic, expected_tokens, length_notes, unmet_rows, work_of_a_step
 from align.recipe.fitting import engine_notes, fitting_notes, placement_notes
 from align.recipe.load import Resolved
 from align.recipe.memory import Estimator, Memory
@@ -63,6 +63,8 @@ def make_plan(resolved: Resolved) -> Plan:
     notes += probe_notes(taken, rewards, shared_prompts(sources))
     notes += length_notes(recipe, memory.shape.positions if memory else None)
     rows = {split: sum(len(rowset.rows) for rowset in rowsets) for split, rowsets in sources.items()}
+    if not isinstance(recipe, EvaluateRecipe):
+        notes += unmet_rows(recipe, rows.get("train", 0))
     return Plan(
         resolved=resolved,
         method=method.describe() if method else None,

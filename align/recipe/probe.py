@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from align.data.curriculum import in_band
 from align.data.demonstrated_prompts import training_prompts
 from align.data.demonstrations import load_demonstrations
 from align.data.items import ItemSet, token_sequences
@@ -69,7 +70,8 @@ class RewardProbe:
 def read_sources(recipe: Recipe) -> dict[str, list[RowSet]]:
     """All rows by split, read as a run reads them. Raises DataError where a run would."""
     bad = recipe.data.max_bad_rows
-    sources = {"train": read_all(recipe.data.train, max_bad_rows=bad, need=row_need(recipe, "train"))}
+    train = read_all(recipe.data.train, max_bad_rows=bad, need=row_need(recipe, "train"))
+    sources = {"train": in_band(train, recipe.data.curriculum)}
     if recipe.evaluate is not None:
         sources["eval"] = read_all(recipe.data.eval, max_bad_rows=bad, need=row_need(recipe, "eval"))
     return {split: rowsets for split, rowsets in sources.items() if rowsets}

@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Callable
 
 import torch
+from curricula import curricula
 from preferences import PREFERENCES, preference_curve
 from problems import PROBLEMS
 from training import METHODS, curve
@@ -45,8 +46,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="the budget of a run")
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--preferences", nargs="*", default=list(PREFERENCES))
+    parser.add_argument("--curricula", type=int, default=0, metavar="STEPS", help="compare the orders of data.curriculum instead")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.curricula:
+        curricula(options.seeds, options.curricula)
+        return
     if options.methods:
         table("method", options.methods, curve, options.seeds, options.steps)
     if options.preferences:

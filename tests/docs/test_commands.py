@@ -78,6 +78,7 @@ PAGES = [
     "docs/reward_models.md",
     "docs/rewards.md",
     "docs/code.md",
+    "docs/data.md",
     pytest.param("docs/launch.md", marks=needs("deepspeed", "vllm", "ray")),
     pytest.param("docs/engines.md", marks=pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vLLM")),
     "docs/modes.md",

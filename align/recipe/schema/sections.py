@@ -123,12 +123,27 @@ class Source(Section):
         return self
 
 
+class Curriculum(Section):
+    """In which order the rows of `data.train` come, by a number in one of their columns."""
+
+    by: str = Field(
+        "pass_rate", description="The column; a higher number is an easier row. `align data difficulty` writes pass_rate"
+    )
+    order: Literal["shuffled", "easy_to_hard", "hard_to_easy", "middle"] = Field(
+        "shuffled", description="Of each pass over the data; middle: those nearest to 0.5 first"
+    )
+    band: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="[lowest, highest]: rows outside are left out"
+    )
+
+
 class Data(Section):
     train: list[Source] = Field(default_factory=list)
     eval: list[Source] = Field(default_factory=list)
     max_prompt_length: Positive = Field(512, description="Longer prompts are dropped and counted (rl), in tokens")
     max_bad_rows: Annotated[int, Field(ge=0)] = Field(0, description="How many unusable rows are skipped before the run refuses")
     shuffle: bool = True
+    curriculum: Curriculum | None = Field(None, description="Which rows are trained on first (rl, sft, online preferences)")
 
 
 class RewardSpec(Section):

@@ -31,6 +31,7 @@ from align.recipe.validate.common import (
     wandb,
 )
 from align.recipe.validate.critic import critic
+from align.recipe.validate.curriculum import curriculum
 from align.recipe.validate.findings import Finding, Rule, raise_first
 from align.recipe.validate.launch import processes
 from align.recipe.validate.modes import modes
@@ -43,7 +44,7 @@ from align.recipe.validate.samples import UNGROUPED, demonstrations, group_size,
 __all__ = ["UNGROUPED", "Finding", "longest_sequence", "raise_first", "validate"]
 
 _ALL: list[Rule] = [model, tasks, rewards, task_reward, evaluation, engine, wandb]
-_STEPS: list[Rule] = [training_data, steps, packing, sharding, processes]
+_STEPS: list[Rule] = [training_data, curriculum, steps, packing, sharding, processes]
 _TRAINING: list[Rule] = [*_STEPS, *_ALL]
 RULES: dict[type, list[Rule]] = {
     RLRecipe: [
