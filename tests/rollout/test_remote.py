@@ -349,6 +349,21 @@ def test_a_host_that_hangs_while_a_group_is_formed_is_lost_alone(kit, model, nea
     assert first.version == 1
 
 
+def test_engines_elsewhere_are_not_taken_for_near_ones(kit, model, nearby):
+    """Of another machine, and of one whose processes see each other's numbers but not each other's memory."""
+    far, hidden = nearby(Publisher(seconds=5.0)), nearby(Publisher(seconds=5.0))
+    far.machine = {**far.machine, "boot": "another", "host": "other"}
+    with pytest.raises(RolloutError, match=r"it runs on 'other', and this process listens on 127.0.0.1 only"):
+        far.publish(model.named_parameters(), 1)
+    hidden.transport.change["sees"] = lambda payload: payload.replace(b"/fd/", b"/fd/99")
+    hidden.publish(model.named_parameters(), 1)
+    assert hidden.publisher._way_to(hidden) == "gloo"
+    blind = nearby(Publisher(seconds=5.0, way="shared_memory"))
+    blind.transport.change["sees"] = hidden.transport.change["sees"]
+    with pytest.raises(RolloutError, match="cannot read the memory of this process"):
+        blind.publish(model.named_parameters(), 1)
+
+
 def test_a_host_ends_with_its_parent_and_leaves_no_folder(blueprint, tmp_path, checkout):
     """Whoever started it is killed, so that nobody closes anything."""
     program = """

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -56,7 +57,7 @@ class Publisher:
     ) -> None:
         """Floating-point weights travel as `dtype`, in parts of at most `largest` bytes; `seconds` bounds each phase.
 
-        `address` is where engines on other machines reach this one.
+        `address`, an IP address of this machine, is where engines on others reach it.
         """
         self.engines: set[RemoteEngine] = set()
         self._dtype: torch.dtype = getattr(torch, dtype)
@@ -171,12 +172,20 @@ class Publisher:
     def _sees(self, engine: RemoteEngine) -> bool:
         secret = torch.frombuffer(bytearray(os.urandom(64)), dtype=torch.uint8)  # torch's own random numbers are the learner's
         (probe,) = self._buckets.parts([("probe", secret)], self._dtype)
-        seen = may_be_one(engine.machine, here()) and unpack_json(engine.ask("sees", pack_json(probe), self._seconds))
+        near = may_be_one(engine.machine, here())
+        seen = near and unpack_json(engine.ask("sees", pack_json(probe), self._seconds))
+        where = f"it runs on {engine.machine['host']!r}"
         if not seen and self._way == "shared_memory":
             raise RolloutError(
-                f"{engine.name} cannot read the memory of this process: it runs on {engine.machine['host']!r}",
+                f"{engine.name} cannot read the memory of this process: {where}",
                 place="rollout.publish",
                 fix="set rollout.publish: auto",
+            )
+        if not near and ip_address(self._address).is_loopback:
+            raise RolloutError(
+                f"{engine.name} cannot be given weights: {where}, and this process listens on {self._address} only",
+                place="launch.engines",
+                fix="give Publisher an `address` of this machine that others reach",
             )
         return bool(seen)
 
