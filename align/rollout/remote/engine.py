@@ -76,7 +76,7 @@ class RemoteEngine:
     def alive(self) -> bool:
         """Whether it can still be asked, as far as is known."""
         if self.lost is None and not self.transport.alive:
-            self._lose("has ended")
+            self.lose("has ended")
         return self.lost is None
 
     def restart(self) -> None:
@@ -92,9 +92,9 @@ class RemoteEngine:
         try:
             answer = self.transport.call(method, payload, limit)
         except TimeoutError:
-            raise self._lose(f"has not answered for {limit:g} s", doing or method) from None
+            raise self.lose(f"has not answered for {limit:g} s", doing or method) from None
         except ConnectionError:
-            raise self._lose("has ended", doing or method) from None
+            raise self.lose("has ended", doing or method) from None
         return opened(answer)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Completion]:
@@ -115,7 +115,7 @@ class RemoteEngine:
             raise
         (busy,) = _BUSY.unpack_from(answer)
         if busy > self._patience:
-            raise self._lose(f"has been at one step for {busy:.0f} s", "sampling")
+            raise self.lose(f"has been at one step for {busy:.0f} s", "sampling")
         finished = unpack_completions(answer[_BUSY.size :])
         for name, _ in finished:
             self._requests.pop(name, None)
@@ -137,11 +137,8 @@ class RemoteEngine:
         """Raises RolloutError where the engine refused them, EngineLostError where it ended or did not take them in time."""
         publish_to([self], weights, version)
 
-    def lose(self, how: str, doing: str) -> EngineLostError:
+    def lose(self, how: str, doing: str = "") -> EngineLostError:
         """Give the engine up, end its host, and say so."""
-        return self._lose(how, doing)
-
-    def _lose(self, how: str, doing: str = "") -> EngineLostError:
         if self.lost is None:
             ending = self.transport.ending()
             while_doing = f" while {doing}" if doing else ""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from align.errors import RolloutError
+from align.errors import RolloutError, first_line
 from align.rollout.buckets import received
 from align.rollout.remote.arrival import Arrival
 from align.rollout.remote.blueprint import Blueprint, build
@@ -182,9 +182,13 @@ class EngineHost:
         return pack_json(sees(unpack_json(payload)))
 
     def _join(self, payload: bytes) -> bytes:
+        """Why the group did not come together, or nothing."""
         self._member = None
-        self._member = Member(**unpack_json(payload))
-        return b""
+        try:
+            self._member = Member(**unpack_json(payload))
+        except RuntimeError as error:
+            return pack_json(first_line(error))
+        return pack_json(None)
 
     def _begin_publish(self, payload: bytes) -> bytes:
         told = unpack_json(payload)
@@ -210,7 +214,7 @@ class EngineHost:
         arrival.taken()
 
     def _receive_part(self, payload: bytes) -> bytes:
-        """Whether it arrived: where it did not come whole by Gloo, it may be sent again."""
+        """Why it did not arrive by Gloo, so that it may be sent again, or nothing."""
 
         part = unpack_json(payload)
         assert self._arrival is not None
@@ -222,15 +226,18 @@ class EngineHost:
                 whole = self._member.receive(part["size"])
             except RuntimeError as error:
                 self._member = None
-                return pack_json(str(error))
+                return pack_json(first_line(error))
             tensors = received(part, whole)
         self._arrival.put(tensors, part["sha256"])
         return pack_json(None)
 
     def _finish_publish(self, payload: bytes) -> bytes:
-        assert self._arrival is not None
-        arrival, self._arrival = self._arrival, None
-        sha256 = unpack_json(payload)
+        """With the checksum of all parts, or without one where the publish is given up: then nothing is served."""
+        sha256, arrival, self._arrival = unpack_json(payload), self._arrival, None
+        if sha256 is None:
+            self._confirmed = False
+        if arrival is None:
+            return b""
         arrival.finish(sha256)
         return pack_json({"version": arrival.version, "sha256": arrival.sha256})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -23,6 +26,7 @@ from align.rollout.remote.wire import pack_json, unpack_json
 
 if TYPE_CHECKING:
     from align.rollout.remote.engine import RemoteEngine
+    from align.rollout.remote.transport import Transport
 
 Way = Literal["auto", "shared_memory", "gloo"]
 _GRACE = 1.1, 1.0  # times and seconds beyond a limit that the host keeps itself, for its answer to arrive
@@ -53,7 +57,7 @@ class Publisher:
     ) -> None:
         """Floating-point weights travel as `dtype`, in parts of at most `largest` bytes; `seconds` bounds each phase.
 
-        `address` is where engines on other machines reach this one.
+        `address`, an IP address of this machine, is where engines on others reach it.
         """
         self.engines: set[RemoteEngine] = set()
         self._dtype: torch.dtype = getattr(torch, dtype)
@@ -61,8 +65,8 @@ class Publisher:
         self._lock = threading.Lock()
         self._buckets = Buckets(largest)
         self._meeting: Meeting | None = None
-        self._group: tuple[tuple[RemoteEngine, ...], Member] | None = None
-        self._ways: dict[tuple[str, int], str] = {}  # by host and process
+        self._group: tuple[tuple[Transport, ...], Member] | None = None
+        self._ways: WeakKeyDictionary[Transport, str] = WeakKeyDictionary()  # a host that replaces another one is tried anew
 
     def publish(self, engines: Sequence[RemoteEngine], weights: Iterable[tuple[str, Tensor]], version: int) -> Publication:
         """Give all engines these weights. Those that are lost already are passed over.
@@ -98,8 +102,11 @@ class Publisher:
 
     def _send_all(self, run: _Pass, weights: Iterable[tuple[str, Tensor]]) -> tuple[int, int]:
         digest, size, number = hashlib.sha256(), 0, 0
-        for engine in run.engines:
-            self._way_to(engine)
+        for engine in list(run.engines):
+            try:
+                self._way_to(engine)
+            except EngineLostError as error:
+                run.drop(engine, error)
         run.all("publish/begin", {"version": run.version, "seconds": self._seconds}, "beginning")
         for number, part in enumerate(self._buckets.parts(weights, self._dtype), start=1):
             self._send(run, part, f"part {number}")
@@ -117,30 +124,29 @@ class Publisher:
         lacking, lost_before = list(run.engines), -1
         while lacking:
             far = [engine for engine in lacking if self._way_to(engine) == "gloo"]
+            near = [engine for engine in lacking if engine not in far]
             member = self._together(run, far, phase) if far else None
-            far = [engine for engine in far if engine in run.engines]
-            near = [engine for engine in lacking if self._way_to(engine) != "gloo"]
-            told = [(engine, {**part, "way": self._way_to(engine)}) for engine in (*near, *far)]
+            told = [(engine, {**part, "way": self._way_to(engine)}) for engine in (near if member is None else near + far)]
             answers = run.each("publish/part", told, phase, meanwhile=partial(self._broadcast, member, part))
-            lacking = [engine for engine, trouble in answers.items() if trouble is not None]
-            lost = len(run.lost)
-            if lacking and lost == lost_before:  # nobody left, and still it does not get through
-                for engine in lacking:
-                    run.drop(engine, engine.lose(f"cannot be reached by Gloo ({answers[engine]})", run.doing(phase)))
+            lacking = [engine for engine in far if engine in run.engines and answers.get(engine, "no group was formed")]
+            if not lacking:
                 return
-            lost_before = lost
+            self._group = None
+            if len(run.lost) == lost_before:  # nobody is lost that it could be laid to, and still it does not get through
+                for engine in lacking:
+                    run.drop(engine, engine.lose("cannot be reached by Gloo", run.doing(phase)))
+                return
+            lost_before = len(run.lost)
 
     def _broadcast(self, member: Member | None, part: dict[str, Any]) -> None:
-        if member is None:
-            return
-        try:
-            member.send(self._buckets.content(part))
-        except RuntimeError:  # the receivers that lack it say so
-            self._group = None
+        if member is not None:
+            with suppress(RuntimeError):  # the receivers that lack it say so
+                member.send(self._buckets.content(part))
 
     def _together(self, run: _Pass, far: Sequence[RemoteEngine], phase: str) -> Member | None:
-        """The process group of these engines and this process."""
-        if self._group is not None and self._group[0] == tuple(far):
+        """The process group of these engines and this process; None where it did not come together."""
+        hosts = tuple(engine.transport for engine in far)
+        if self._group is not None and self._group[0] == hosts:
             return self._group[1]
         self._group = None
         self._meeting = self._meeting or Meeting(self._address, self._seconds)
@@ -151,26 +157,35 @@ class Publisher:
             with suppress(RuntimeError):
                 found.append(Member(**mine))
 
-        run.each("join", list(zip(far, others, strict=True)), f"{phase}, forming a group", meanwhile=join)
-        if found:
-            self._group = (tuple(far), found[0])
-        return found[0] if found else None
+        answers = run.each("join", list(zip(far, others, strict=True)), f"{phase}, forming a group", meanwhile=join)
+        if not found or list(answers.values()) != [None] * len(far):
+            return None
+        self._group = (hosts, found[0])
+        return found[0]
 
     def _way_to(self, engine: RemoteEngine) -> str:
         """How weights reach this engine: it is tried whether its process can read the memory of this one."""
-        key = (str(engine.machine.get("boot")) + str(engine.machine.get("host")), int(engine.machine.get("pid", 0)))
-        if key not in self._ways:
-            self._ways[key] = "gloo" if self._way == "gloo" or not self._sees(engine) else "shared_memory"
-        return self._ways[key]
+        if engine.transport not in self._ways:
+            self._ways[engine.transport] = "gloo" if self._way == "gloo" or not self._sees(engine) else "shared_memory"
+        return self._ways[engine.transport]
 
     def _sees(self, engine: RemoteEngine) -> bool:
-        (probe,) = self._buckets.parts([("probe", torch.randint(0, 255, (64,), dtype=torch.uint8))], self._dtype)
-        seen = may_be_one(engine.machine, here()) and unpack_json(engine.ask("sees", pack_json(probe), self._seconds))
+        secret = torch.frombuffer(bytearray(os.urandom(64)), dtype=torch.uint8)  # torch's own random numbers are the learner's
+        (probe,) = self._buckets.parts([("probe", secret)], self._dtype)
+        near = may_be_one(engine.machine, here())
+        seen = near and unpack_json(engine.ask("sees", pack_json(probe), self._seconds))
+        where = f"it runs on {engine.machine['host']!r}"
         if not seen and self._way == "shared_memory":
             raise RolloutError(
-                f"{engine.name} cannot read the memory of this process: it runs on {engine.machine['host']!r}",
+                f"{engine.name} cannot read the memory of this process: {where}",
                 place="rollout.publish",
                 fix="set rollout.publish: auto",
+            )
+        if not near and ip_address(self._address).is_loopback:
+            raise RolloutError(
+                f"{engine.name} cannot be given weights: {where}, and this process listens on {self._address} only",
+                place="launch.engines",
+                fix="give Publisher an `address` of this machine that others reach",
             )
         return bool(seen)
 
