@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         export,
         power,
         recipes,
+        report,
         score,
         train,
     )
@@ -43,6 +44,7 @@ __all__ = [
     "export",
     "power",
     "recipes",
+    "report",
     "score",
     "train",
 ]

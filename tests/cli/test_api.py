@@ -69,6 +69,7 @@ def test_dir_shows_the_public_functions() -> None:
             "export",
             "power",
             "recipes",
+            "report",
             "score",
             "train",
         ]
