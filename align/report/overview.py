@@ -56,7 +56,7 @@ def _facts(run: RunRecord) -> dict[str, str]:
         "steps": f"{last.get('step', 0):,} of {recipe.get('train', {}).get('steps', 0):,}",
         "time": _duration(last.get("elapsed") or run.summary.get("seconds") or 0),
         "tokens": f"{last['num_tokens']:,}" if last.get("num_tokens") else "",
-        "started": str(environment.get("started", "")).replace("T", " "),
+        "started": str(environment.get("started", "")).replace("T", " ").replace("+00:00", " UTC"),
         "machine": ", ".join(dict.fromkeys(environment.get("devices", []))) + f", {environment.get('cpus', '?')} cores",
         "versions": ", ".join(
             [f"align {environment.get('align', '?')}", *(f"{n} {packages[n]}" for n in ("torch", "transformers") if n in packages)]

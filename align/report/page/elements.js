@@ -14,7 +14,14 @@ function fill(element, attributes, children) {
     else if (name === "style") element.style.cssText = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return put(element, children, false);
+}
+
+// Put these children into an element; what is null or false is left out.
+function put(element, children, instead = true) {
+  const there = children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+  if (instead) element.replaceChildren(...there);
+  else element.append(...there);
   return element;
 }
 

@@ -1,5 +1,5 @@
 // Which samples are shown: the filters, and the groups that have a sample they let through.
-const FILTERS = { run: "", origin: "training", from: "", to: "", source: "", reward: "", status: "", length: "", above: "", only: "", order: "new", text: "", shade: "none" };
+const FILTERS = { run: "", origin: "training", chosen: false, from: "", to: "", source: "", reward: "", status: "", length: "", above: "", only: "", order: "new", text: "", shade: "none" };
 const ORDERS = { new: "newest first", old: "oldest first", spread: "most varied rewards", low: "lowest reward", high: "highest reward", long: "longest" };
 const ONLY = { "": "all samples", cut: "cut off at the limit", tokens: "with token values", unused: "not trained on" };
 
@@ -8,11 +8,12 @@ function filterForm(overview, blocks, filters, onChange) {
   const select = (name, label, options) => options.length > 1 && h("label", {}, label, h("select", { name, onchange: take }, options.map(([value, text]) => h("option", { value, selected: String(filters[name]) === value }, text))));
   const numbers = (name, label, hint) => h("label", {}, label, h("input", { type: "number", name, value: filters[name], placeholder: hint, oninput: take, min: 0 }));
   const origins = values((block) => [block.origin]).sort((a, b) => (b === "training") - (a === "training"));
-  if (!origins.includes(filters.origin)) filters.origin = origins[0] || "training";
+  if (!filters.chosen || !origins.includes(filters.origin)) filters.origin = origins[0] || "training"; // training, once it has begun
   const rewards = values((block) => Object.keys(block.verdicts));
   const statuses = values((block) => Object.values(block.verdicts).flat());
   function take(event) {
     filters[event.target.name] = event.target.value;
+    if (event.target.name === "origin") filters.chosen = true;
     onChange(event.target.type === "search" || event.target.type === "number");
   }
   return [

@@ -17,9 +17,10 @@ function heldOutOf(run, head) {
     if (ends.length < 2) return [name, ...cells];
     const plain = ends[0].estimates[name] && ends[1].estimates[name] ? ends[1].estimates[name].value - ends[0].estimates[name].value : null;
     const text = change ? `${fixed(change.value)} (${fixed(change.low)} to ${fixed(change.high)})` : plain === null ? "" : fixed(plain);
+    if (!run.changes.length) return [name, ...cells, text];
     return [name, ...cells, text, change ? intervalBar(change) : "", change ? `${change.rose} rose, ${change.fell} fell, of ${change.problems}` : ""];
   });
-  const heads = ["", ...ends.map((one) => `${one.name} (95 % interval)`), ...(ends.length > 1 ? ["change on the same problems", "", "problems"] : [])];
+  const heads = ["", ...ends.map((one) => `${one.name} (95 % interval)`), ...(ends.length < 2 ? [] : run.changes.length ? ["change on the same problems", "", "problems"] : ["change"])];
   return h("div", {}, head, rows.length > 0 && table(heads, rows));
 }
 

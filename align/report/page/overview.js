@@ -4,16 +4,16 @@ const MARKS = { good: "good", neutral: "note", warning: "look", bad: "bad" };
 function showOverview(overview) {
   const several = overview.runs.length > 1;
   document.title = `${overview.runs.map((run) => run.name).join(", ")} - align report`;
-  $("written").textContent = LIVE ? `live, last changed ${overview.written.replace("T", " ")}` : `written ${overview.written.replace("T", " ")} by align ${overview.align}`;
-  body("overview").replaceChildren(
-    h("div", { class: "runs" }, overview.runs.map((run, i) => h("div", { class: "panel" },
+  $("written").textContent = LIVE ? `live, last changed ${overview.written.replace("T", " ").replace("+00:00", " UTC")}` : `written ${overview.written.replace("T", " ").replace("+00:00", " UTC")} by align ${overview.align}`;
+  put(body("overview"), [
+    h("div", { class: "runs" }, overview.runs.map((run, i) => h("div", { class: several ? "panel" : "panel alone" },
       several && h("h3", {}, h("span", { class: "swatch", style: `background:${colour(i)}` }), run.name),
       h("ul", { class: "verdict" }, run.verdict.map(({ mark, text }) => h("li", {}, badge(mark, MARKS[mark]), h("span", {}, text)))),
       h("dl", { class: "facts" }, Object.entries(run.facts).map(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]))))),
     several && h("h3", {}, "What differs in their recipes"),
     several && (overview.differences.length
       ? table(["key", ...overview.runs.map((run) => run.name)], overview.differences.map(({ key, values }) => [h("code", {}, key), ...values.map((value) => (value === null ? "-" : h("code", {}, value)))]))
-      : h("p", {}, "Nothing.")));
+      : h("p", {}, "Nothing."))]);
   showAlerts(overview);
   body("recipe").replaceChildren(...overview.runs.map((run) => h("details", {}, h("summary", {}, `${run.name}: every value of its recipe`), h("pre", { class: "scroll" }, run.recipe))));
 }

@@ -28,6 +28,11 @@ function rolloutBrowser(overview, blocks) {
 
   async function showPage() {
     const { found, page } = state;
+    for (const id of ["filters", "pager"]) $(id).hidden = !state.blocks.length;
+    if (!state.blocks.length) {
+      $("found").textContent = "No samples have been recorded: this kind of training writes none, or has not come to its first step.";
+      return;
+    }
     const samples = found.reduce((sum, one) => sum + one.matching.length, 0);
     const { shown, samples: all } = state.overview;
     const rule = shown < all ? ` This file holds ${number(shown, 7)} of the ${number(all, 7)} samples: of each step the same share of the prompts, at even distances and with all their samples.` : "";

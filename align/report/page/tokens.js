@@ -19,8 +19,8 @@ function shadeScale(records, shade) {
 
 function shadeColour(value, scale, diverging) {
   if (value === null || !scale) return "";
-  const strength = Math.min(1, Math.abs(value) / scale) * 0.75;
-  return `rgba(var(${!diverging ? "--heat" : value > 0 ? "--plus" : "--minus"}),${strength.toFixed(3)})`;
+  const strength = Math.min(1, Math.abs(value) / scale) ;
+  return `rgba(var(${!diverging ? "--heat" : value > 0 ? "--plus" : "--minus"}),calc(var(--strength)*${strength.toFixed(3)}))`;
 }
 
 function tokenText(record, shade, scale) {
@@ -55,7 +55,7 @@ function tokenText(record, shade, scale) {
 
 function shadeLegend(shade, scale) {
   const { unit = "", diverging, help = "" } = SHADES[shade];
-  const end = (sign) => `rgba(var(${!diverging ? "--heat" : sign > 0 ? "--plus" : "--minus"}),.75)`;
+  const end = (sign) => `rgba(var(${!diverging ? "--heat" : sign > 0 ? "--plus" : "--minus"}),var(--strength))`;
   const from = diverging ? `linear-gradient(90deg,${end(-1)},transparent,${end(1)})` : `linear-gradient(90deg,transparent,${end(1)})`;
   return h("p", { class: "quiet" }, `${diverging ? number(-scale, 2) : "0"} `, h("span", { class: "ramp", style: `background:${from}` }), ` ${number(scale, 2)} ${unit} ${help && `(${help})`}`);
 }
