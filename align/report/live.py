@@ -12,8 +12,8 @@ from typing import Any
 from align.errors import RecipeError
 from align.report.overview import overview_of
 from align.report.page_file import page
-from align.report.record import RunRecord, read_runs
-from align.report.samples import Block, block_files, packed, read_block
+from align.report.record import read_runs
+from align.report.samples import Block, SampleFile, packed, read_block, sample_files
 
 _MOST_KEPT = 256  # blocks in memory; the others are read again when they are looked at
 
@@ -27,7 +27,7 @@ class LiveReport:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = list(paths)
         self._lock = Lock()  # one question at a time: each is short
-        self._blocks: dict[str, tuple[tuple[int, int], Block]] = {}
+        self._blocks: dict[str, Block] = {}
         self._indexes: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
         self.title = ", ".join(run.name for run in read_runs(paths))
 
@@ -51,41 +51,31 @@ class LiveReport:
 
     def _index(self) -> list[dict[str, Any]]:
         found = []
-        for number, run in enumerate(read_runs(self._paths)):
-            for origin, file in block_files(run):
-                mark, key = _mark(file), f"{number}-{origin}-{file.name}"
-                if self._indexes.get(key, (None,))[0] != mark:
-                    block = read_block(number, origin, file, run.evaluations)
-                    if block is None:
-                        continue
-                    self._indexes[key] = (mark, block.index)
-                    self._keep(block, mark)
-                found.append(self._indexes[key][1])
+        for file in self._files():
+            mark = _mark(file.path)
+            if self._indexes.get(file.name, (None,))[0] != mark:
+                block = read_block(file)
+                if block is None:
+                    continue
+                self._indexes[file.name] = (mark, block.index)
+                self._keep(block)
+            found.append(self._indexes[file.name][1])
         return found
+
+    def _files(self) -> list[SampleFile]:
+        return [file for number, run in enumerate(read_runs(self._paths)) for file in sample_files(number, run)]
 
     def _of_block(self, name: str) -> bytes | None:
         stem, _, part = name.rpartition("-")
-        block = self._blocks[stem][1] if stem in self._blocks else self._read(stem)
-        if block is None or part not in ("texts", "tokens"):
-            return None
-        return block.texts if part == "texts" else block.tokens
+        if stem not in self._blocks:
+            block = next((read_block(file) for file in self._files() if file.name == stem), None)
+            if block is None:
+                return None
+            self._keep(block)
+        return {"texts": self._blocks[stem].texts, "tokens": self._blocks[stem].tokens}.get(part)
 
-    def _read(self, name: str) -> Block | None:
-        number = name.partition("-")[0]
-        runs: list[RunRecord] = read_runs(self._paths)
-        if not number.isdigit() or int(number) >= len(runs):
-            return None
-        run = runs[int(number)]
-        for origin, file in block_files(run):
-            if name == f"{number}-{file.stem if origin == 'training' else origin}":
-                block = read_block(int(number), origin, file, run.evaluations)
-                if block is not None:
-                    self._keep(block, _mark(file))
-                return block
-        return None
-
-    def _keep(self, block: Block, mark: tuple[int, int]) -> None:
-        self._blocks[block.index["name"]] = (mark, block)
+    def _keep(self, block: Block) -> None:
+        self._blocks[block.index["name"]] = block
         while len(self._blocks) > _MOST_KEPT:
             del self._blocks[next(iter(self._blocks))]
 

@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from align.report.overview import overview_of
 from align.report.record import read_runs
-from align.report.samples import Block, block_files, packed, read_block, totals
+from align.report.room import blocks_within
+from align.report.samples import packed, sample_files
 from align.storage import write_atomically
 
 MOST_MEGABYTES = 32.0  # of samples in a file
 _SCRIPTS = ("blocks", "elements", "axes", "chart", "overview", "held_out", "tokens", "filters", "rollouts", "main")  # in order
-_TOKEN_SHARE = 1 / 3  # of the room for samples, at most, that goes to their tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +36,9 @@ def write_report(paths: Sequence[Path], out: Path, *, most_megabytes: float = MO
     Raises RecipeError for what is no run, StorageError where `out` cannot be written.
     """
     runs = read_runs(paths)
-    blocks = _bounded([(number, run) for number, run in enumerate(runs)], most_megabytes * 1e6 * 3 / 4)  # base64 takes a third more
-    shown, samples = totals(blocks)
+    files_ = [file for number, run in enumerate(runs) for file in sample_files(number, run)]
+    blocks = blocks_within(files_, most_megabytes * 1e6 * 3 / 4)  # base64 takes a third more
+    shown, samples = sum(len(block.index["sample"]) for block in blocks), sum(block.index["total"] for block in blocks)
     overview = overview_of(runs) | {"shown": shown, "samples": samples}
     parts = {"overview": packed(overview), "index": packed([block.index for block in blocks])}
     for block in blocks:
@@ -67,33 +67,6 @@ def page(title: str, parts: Mapping[str, bytes], *, live: bool = False) -> str:
     # Not str.format: styles and scripts are full of braces. Split first: what is filled in may hold anything.
     pieces = html.split("%%")
     return "".join(filled[piece] if place % 2 else piece for place, piece in enumerate(pieces))
-
-
-def _bounded(runs: Sequence[tuple[int, Any]], most: float) -> list[Block]:
-    """The blocks of all runs; read anew with fewer prompts, and fewer tokens, where they are too large together."""
-    wanted = [(number, run, *where) for number, run in runs for where in block_files(run)]
-
-    def read(share: float) -> list[Block]:
-        found = (read_block(number, origin, file, run.evaluations, share) for number, run, origin, file in wanted)
-        return [block for block in found if block is not None]
-
-    blocks = read(1.0)
-    texts = sum(len(block.texts) for block in blocks)
-    if texts > most * (1 - _TOKEN_SHARE):
-        blocks = read(most * (1 - _TOKEN_SHARE) / texts)
-    room = most - sum(len(block.texts) for block in blocks)
-    return _with_tokens(blocks, room)
-
-
-def _with_tokens(blocks: Sequence[Block], room: float) -> list[Block]:
-    """Leave the tokens of blocks at even distances out, so that the rest has room."""
-    carrying = [block for block in blocks if block.tokens is not None]
-    size = sum(len(block.tokens or b"") for block in carrying)
-    if size <= room:
-        return list(blocks)
-    count = max(int(len(carrying) * room / size), 0)
-    kept = {id(carrying[index * len(carrying) // count]) for index in range(count)}
-    return [block if id(block) in kept or block.tokens is None else block.without_tokens() for block in blocks]
 
 
 def _file(name: str) -> str:

@@ -88,7 +88,7 @@ async function groupRow(one, filters, state) {
 
 async function groupBody({ block, group, first, size, matching }, texts, filters) {
   const hasTokens = block.tokens.slice(first, first + size).some(Boolean);
-  const records = hasTokens ? (await part(`${block.name}-tokens`)).slice(first, first + size) : [];
+  const records = hasTokens ? tokenRecords(await part(`${block.name}-tokens`), first, size) : [];
   const shade = filters.shade;
   const scale = shade === "none" || !hasTokens ? 0 : shadeScale(records, shade);
   const card = (i) => sampleCard(block, i, texts, records[i - first], shade, scale, filters.text);

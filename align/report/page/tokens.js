@@ -7,6 +7,16 @@ const SHADES = {
   surprise: { label: "-log-prob", unit: "nats", help: "of the sampler" },
 };
 
+// The tokens of `size` samples, from the place `first` on: numbers are stored as whole multiples of a unit.
+function tokenRecords(stored, first, size) {
+  const scaled = (name, i) => stored[name][i].map((x) => (x === null ? null : x * stored.units[name]));
+  return Array.from({ length: size }, (_, k) => {
+    const i = first + k;
+    if (stored.text[i] === null) return null;
+    return { text: stored.text[i], ...Object.fromEntries(Object.keys(stored.units).map((name) => [name, scaled(name, i)])) };
+  });
+}
+
 function shadeValues(record, shade) {
   return shade === "surprise" ? record.logprob.map((x) => (x === null ? null : -x)) : record[shade];
 }
