@@ -50,7 +50,9 @@ def _ending(run: RunRecord) -> Iterator[Alert]:
         yield _alert("failed", "bad", _last_step(run), "", text, "do what the error says, then go on with --resume")
     elif run.status == "unfinished":
         text = "the process ended without a word: killed, or out of memory"
-        yield _alert("unfinished", "bad", _last_step(run), "", text, "look into the machine's log (dmesg), then go on with --resume")
+        yield _alert(
+            "unfinished", "bad", _last_step(run), "", text, "look into the machine's log (dmesg), then go on with --resume"
+        )
 
 
 def _noted(run: RunRecord) -> list[Alert]:
@@ -143,7 +145,9 @@ def _skipped(run: RunRecord) -> Iterator[Alert]:
     points = [(step, value) for step, value in run.series("skipped") if value > 0 and not _no_signal(run, step)]
     if points:
         text = f"{len(points)} of {len(run.series('skipped'))} steps left the weights alone: no finite gradient, or none at all"
-        yield _alert("skipped", "warning", points[0][0], "grad_norm", text, "a lower learning rate, or dtype float32", len(points))
+        yield _alert(
+            "skipped", "warning", points[0][0], "grad_norm", text, "a lower learning rate, or dtype float32", len(points)
+        )
 
 
 def _no_signal(run: RunRecord, step: int) -> bool:
@@ -156,7 +160,8 @@ def _parity_drift(run: RunRecord) -> Iterator[Alert]:
     points = run.series("parity/mean")
     if points and points[-1][1] > max(5 * points[0][1], tolerance / 2):
         step, value = points[-1]
-        text = f"sampler and trainer differ by {value:.3g} nats a token, {points[0][1]:.3g} at step {points[0][0]} (allowed {tolerance:g})"
+        first, before = points[0]
+        text = f"sampler and trainer differ by {value:.3g} nats a token, {before:.3g} at step {first} (allowed {tolerance:g})"
         fix = "the same dtype on both sides, or algorithm.mismatch: token_truncate"
         yield _alert("parity_drift", "warning", step, "parity/mean", text, fix)
     sizes = run.series("mismatch/ess")

@@ -14,7 +14,7 @@ MOST_POINTS = 2_000  # of a curve; longer runs are shown as means of equally man
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """Curves that share their axes; `keys` are the metrics, with * for any text. A metric goes to the first chart that names it."""
+    """Curves that share their axes. `keys` are the metrics, with * for any text; a metric goes to the first chart that names it."""
 
     section: str
     title: str

@@ -10,7 +10,7 @@ from align.report.record import RunRecord
 
 
 def recipe_differences(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Each dotted key whose values are not the same in all runs, with the value of each as text, None where a run has no such key.
+    """Each dotted key whose values are not the same in all runs, with each run's value as text, None where it has no such key.
 
     Where a run lives (output_dir) does not count.
     """

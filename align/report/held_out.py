@@ -33,7 +33,7 @@ class Change:
 
 
 def held_out(run: RunRecord) -> dict[str, Any]:
-    """The evaluations of a run as plain data: over its steps, by k for the first and the last one, and the changes between them."""
+    """The evaluations of a run as plain data: over its steps, by k for the first and the last one, and what changed between."""
     counted = {one.name: correct_counts(one.samples) for one in _ends(run.evaluations) if one.samples}
     return {
         "evaluations": [

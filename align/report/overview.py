@@ -59,7 +59,10 @@ def _facts(run: RunRecord) -> dict[str, str]:
         "started": str(environment.get("started", "")).replace("T", " ").replace("+00:00", " UTC"),
         "machine": ", ".join(dict.fromkeys(environment.get("devices", []))) + f", {environment.get('cpus', '?')} cores",
         "versions": ", ".join(
-            [f"align {environment.get('align', '?')}", *(f"{n} {packages[n]}" for n in ("torch", "transformers") if n in packages)]
+            [
+                f"align {environment.get('align', '?')}",
+                *(f"{n} {packages[n]}" for n in ("torch", "transformers") if n in packages),
+            ]
         ),
         "resumed": f"{len(environment['resumes'])} times" if environment.get("resumes") else "",
         "folder": str(run.path),

@@ -54,7 +54,9 @@ class Block:
 def sample_files(number: int, run: RunRecord) -> list[SampleFile]:
     """The files of a run, evaluations first."""
     evaluations = [
-        SampleFile(run=number, origin=one.name, step=one.step, path=one.samples) for one in run.evaluations if one.samples is not None
+        SampleFile(run=number, origin=one.name, step=one.step, path=one.samples)
+        for one in run.evaluations
+        if one.samples is not None
     ]
     steps = sorted((run.path / "rollouts").glob("step-*.parquet"))
     return evaluations + [
@@ -152,13 +154,15 @@ def _rollouts(path: Path, share: float, tokens: bool) -> tuple[list[dict[str, An
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
         plain = file.read([name for name in names if not name.startswith("tokens/")])
-        numbered = file.read([name for name in names if name.startswith("tokens/")]) if tokens and "tokens/text" in names else None
+        numbered = (
+            file.read([name for name in names if name.startswith("tokens/")]) if tokens and "tokens/text" in names else None
+        )
     chosen = _chosen(plain.column("prompt_id").to_pylist(), share)
     return plain.take(chosen).to_pylist(), len(plain), None if numbered is None else _tokens(numbered.take(chosen))
 
 
 def _tokens(table: Any) -> dict[str, Any]:
-    """The text of each sample's tokens, and their numbers as whole multiples of `units`, which are as fine as a reader can tell."""
+    """The text of each sample's tokens, and their numbers as whole multiples of `units`, at most a thousandth of the largest."""
     columns: dict[str, Any] = {"text": table.column("tokens/text").to_pylist()}
     units: dict[str, float] = {}
     for name in NUMBERS:

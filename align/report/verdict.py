@@ -73,9 +73,9 @@ def _held_out(run: RunRecord, changes: Sequence[Change]) -> list[Sentence]:
     if len(run.evaluations) < 2:
         return [Sentence(mark="neutral", text="Held-out data was not evaluated before and after, so nothing can be said of it.")]
     first, last = run.evaluations[0], run.evaluations[-1]
-    return [
-        _apart(name, first.estimates[name], last.estimates[name]) for name in first.estimates if name in last.estimates
-    ] or [Sentence(mark="neutral", text="The evaluations share no number.")]
+    return [_apart(name, first.estimates[name], last.estimates[name]) for name in first.estimates if name in last.estimates] or [
+        Sentence(mark="neutral", text="The evaluations share no number.")
+    ]
 
 
 def _changed(change: Change) -> Sentence:

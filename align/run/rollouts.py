@@ -47,8 +47,8 @@ def encode_rollouts(
 
     `advantages_PG` go with `groups`; `unused` are groups that were sampled but not trained on (dynamic sampling dropped
     them): their `used_step` and `advantage` are null. A missing verdict is null, and so is the reward of a masked sample.
-    Each reward has the columns `rewards/<name>/value`, `/status` and `/detail`. With `tokens_PG`, which go with `groups` too, there
-    are lists with a member for each token of the completion: `tokens/text`, and `tokens/<number>` of each of `tokens.NUMBERS`.
+    Each reward has the columns `rewards/<name>/value`, `/status` and `/detail`. With `tokens_PG`, which go with
+    `groups` too, there are lists with a member for each token: `tokens/text`, and `tokens/<number>` of each of `tokens.NUMBERS`.
     """
     if len(advantages_PG) != len(groups):
         raise ValueError(f"{len(advantages_PG)} rows of advantages for {len(groups)} groups")
