@@ -14,7 +14,7 @@ MOST_POINTS = 2_000  # of a curve; longer runs are shown as means of equally man
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """Curves that share their axes. `keys` are the metrics, with * for any text; a metric goes to the first chart that names it."""
+    """Curves that share their axes. `keys` are the metrics, with * for any text; each goes to the first chart that names it."""
 
     section: str
     title: str
@@ -80,7 +80,7 @@ def charts_of(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     by_word: dict[str, list[str]] = {}
     for key in left:
         by_word.setdefault(key.rpartition("/")[0] or key, []).append(key)
-    return shown + [asdict(_chart(OTHER, word, *own)) for word, own in sorted(by_word.items())]
+    return shown + [asdict(_chart(OTHER, word)) | {"keys": own} for word, own in sorted(by_word.items())]
 
 
 def _always(runs: Iterable[RunRecord], key: str, value: float) -> bool:

@@ -30,6 +30,7 @@ def final_report(run: RunDirectory, console: RunConsole, next_command: str | Non
     resumes = f", resumed {summary['resumes']} times" if summary["resumes"] else ""
     console.show(f"{summary['status']}: {summary['steps']} steps in {clock(summary['seconds'])}{tokens}{resumes}")
     console.show(f"written to {run.path}: summary.json, metrics.jsonl" + (f", {metric}.png" if metric else "") + ", checkpoints/")
+    console.show(f"look at it: align report {run.path}")
     if next_command is not None:
         console.show(f"next: {next_command}")
 

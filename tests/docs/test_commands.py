@@ -85,6 +85,7 @@ PAGES = [
     "docs/sandbox.md",
     "docs/preference.md",
     "docs/statistics.md",
+    "docs/report.md",
 ]
 
 

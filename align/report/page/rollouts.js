@@ -37,11 +37,11 @@ function rolloutBrowser(overview, blocks) {
     const { shown, samples: all } = state.overview;
     const rule = shown < all ? ` This file holds ${number(shown, 7)} of the ${number(all, 7)} samples: of each step the same share of the prompts, at even distances and with all their samples.` : "";
     const count = (n, one, many) => `${number(n, 7)} ${n === 1 ? one : many}`;
-    $("found").textContent = `${count(samples, "sample", "samples")} of ${count(found.length, "prompt", "prompts")}.${rule}`;
     const visible = found.slice(page * PAGE, (page + 1) * PAGE);
     const question = state.question;
     const rows = await Promise.all(visible.map((one) => groupRow(one, filters, state)));
     if (question !== state.question) return;
+    $("found").textContent = `${count(samples, "sample", "samples")} of ${count(found.length, "prompt", "prompts")}.${rule}`;
     $("groups").replaceChildren(...rows);
     const pages = Math.max(1, Math.ceil(found.length / PAGE));
     const go = (to) => async () => { state.page = to; await showPage(); $("rollouts").scrollIntoView(); };
