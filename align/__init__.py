@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         power,
         recipes,
         regrade,
+        report,
         score,
         train,
     )
@@ -49,6 +50,7 @@ __all__ = [
     "power",
     "recipes",
     "regrade",
+    "report",
     "score",
     "train",
 ]

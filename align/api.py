@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from align.evaluate.request import Request
     from align.recipe.plan import Plan
     from align.recipe.schema import RewardSpec
+    from align.report.page_file import Written
     from align.rewards.audit import Audit
     from align.rewards.files import ScoreReport
     from align.rewards.judge.calibrate import Calibration
@@ -501,6 +502,21 @@ def export(source: str | Path, out: str | Path, *, dtype: str | None = None, ove
     from align.learner.export import export_model
 
     return export_model(Path(source), Path(out), dtype=dtype, overwrite=overwrite)
+
+
+def report(runs: str | Path | Sequence[str | Path], out: str | Path | None = None, *, max_mb: float = 32.0) -> Written:
+    """Write the report of a run, or of several side by side, as one HTML file, and say what was written.
+
+    Default of `out`: report.html in the run directory, or comparison.html in the first of several. Where the samples would take
+    more than `max_mb` megabytes, of each step the same share of the prompts is in it.
+    """
+    from align.report.page_file import write_report
+
+    paths = [Path(run) for run in _several(runs)]
+    if not paths:
+        raise RecipeError("name a run", fix="give a run directory: the output_dir of a training")
+    name = "report.html" if len(paths) == 1 else "comparison.html"
+    return write_report(paths, Path(out) if out is not None else paths[0] / name, most_megabytes=max_mb)
 
 
 def recipes() -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from align import __version__, cli_samples
+from align import __version__, cli_report, cli_samples
 from align.cli_data import data_app
 from align.errors import AlignError, RecipeError, RewardError
 
@@ -365,6 +365,7 @@ def calibrate(
 
 
 cli_samples.add_commands(app)
+cli_report.add_commands(app)
 
 
 @recipes_app.command("list")

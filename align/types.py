@@ -210,9 +210,11 @@ class GradedSteps:
 class Update:
     """What one optimizer step reports. `applied` is False where there was no gradient, or a non-finite one made it skip.
 
-    `logp_N` are the policy's log-probs before the step, 0 on tokens that are not trained on; None where no policy was updated.
+    `logp_N` and `entropy_N` are the policy's log-probs and entropies before the step, 0 on tokens that are not trained on; None
+    where no policy was updated.
     """
 
     metrics: Mapping[str, float]
     applied: bool
     logp_N: Tensor | None = None
+    entropy_N: Tensor | None = None

@@ -131,22 +131,22 @@ class Learner:
         once, at the price of a further forward pass. `gradient_B` tells which sequences can have a gradient at all.
         """
         if whole and batch.mask_N.any() and self.stepper.passes.cuts(batch):
-            forward, gradient_B, before_N = self._linearised(batch, loss)
+            forward, gradient_B, (logp_N, entropy_N) = self._linearised(batch, loss)
             update = self.stepper.update(batch, forward, index=index, together=together, gradient_B=gradient_B)
-            return replace(update, logp_N=before_N)
+            return replace(update, logp_N=logp_N, entropy_N=entropy_N)
 
         def forward_once(micro: Batch, index_N: Tensor) -> tuple[Tensor, Mapping[str, Any], Tensor]:  # noqa: ARG001
             outputs = self._forward(micro, entropy=True)
-            return *loss(micro, *outputs), outputs[0]
+            return *loss(micro, *outputs), torch.stack([output_N.detach() for output_N in outputs[:2]])
 
         update = self.stepper.update(batch, forward_once, index=index, together=together, gradient_B=gradient_B)
         return update if update.logp_N is not None else replace(update, logp_N=torch.zeros(len(batch.mask_N)))
 
-    def _linearised(self, batch: Batch, loss: Loss) -> tuple[Forward, Tensor, Tensor]:
+    def _linearised(self, batch: Batch, loss: Loss) -> tuple[Forward, Tensor, tuple[Tensor, Tensor]]:
         """The loss of a whole batch to first order around the present policy, a sum over tokens; and what was found for that.
 
         By the chain rule its gradient is exactly that of the loss, however the sum is cut. Without dropout only: the passes
-        must agree. What was found: gradient_B, the sequences that the loss depends on, and the policy's logp_N.
+        must agree. What was found: gradient_B, the sequences that the loss depends on, and the policy's (logp_N, entropy_N).
         """
         point = [x_N.to(self.stepper.passes.device).requires_grad_() for x_N in self._outputs(batch)]
         with torch.enable_grad():
@@ -164,7 +164,7 @@ class Learner:
         steep_N = torch.stack(slopes).ne(0).any(0)  # a NaN is unequal to 0 as well, and must be noticed
         gradient_B = torch.zeros(batch.size, dtype=torch.bool)
         gradient_B[batch.segment_N[steep_N.cpu()]] = True
-        return forward, gradient_B, point[0].detach().cpu()
+        return forward, gradient_B, (point[0].detach().cpu(), point[1].detach().cpu())
 
     def weights(self, *, plain: bool = False) -> Iterator[tuple[str, Tensor]]:
         """Named weights of the policy, each in full, for publishing to engines; `plain`: with adapters added.

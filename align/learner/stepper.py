@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from align.recipe.schema import Optimization
 
 # (micro-batch on the device, its tokens' places in the whole batch) -> (scalar loss, statistics), both shares of the whole step,
-# and the log-probs of the tokens where they are to be kept
+# and the log-probs and entropies of the tokens, a row each, where they are to be kept
 Forward = Callable[[Batch, Tensor], tuple[Tensor, Mapping[str, Any], Tensor | None]]
 
 
@@ -86,31 +87,33 @@ class Stepper:
         work, padding, count = self._plan(batch, together, gradient_B)
         last = max((place for place, (_, learning, _) in enumerate(work) if learning), default=-1)
         statistics: dict[str, float] = {"loss": 0.0}
-        logp_N: Tensor | None = None
+        kept_KN: Tensor | None = None
         for place, (part, learning, counts) in enumerate(work):
             index_N = batch.token_index(part)
             with self.passes.attention():
                 with torch.set_grad_enabled(learning):
-                    value, shares, kept_N = forward(batch.select(part).to(self.passes.device), index_N)
+                    value, shares, kept = forward(batch.select(part).to(self.passes.device), index_N)
                 if learning:
                     self.held.backward(value if counts else 0.0 * value, last=place == last)
-            if kept_N is not None and logp_N is None:
-                logp_N = torch.zeros(len(batch.mask_N))
+            if kept is not None and kept_KN is None:
+                kept_KN = torch.zeros(len(kept), len(batch.mask_N))
             if not counts:
                 continue
             for name, share in {"loss": value, **shares}.items():
                 statistics[name] = statistics.get(name, 0.0) + (share.item() if isinstance(share, Tensor) else share)
-            if kept_N is not None and logp_N is not None:
-                logp_N[index_N] = kept_N.detach().cpu()
+            if kept is not None and kept_KN is not None:
+                kept_KN[:, index_N] = kept.detach().float().cpu()
         statistics = self.ranks.sum_statistics(statistics)
         rates = {part: rate(index) for part, rate in self._rates.items()}
         norm = self.held.step(rates, wanted=math.isfinite(statistics["loss"]))
         finite = math.isfinite(norm) and math.isfinite(statistics["loss"])
         self._count_skipped(finite, statistics["loss"], norm)
         extra = {"grad_norm": norm, "learning_rate": rates[""], "padding_share": padding, "micro_batches": count}
-        if logp_N is not None:
-            self.ranks.sum_(logp_N)
-        return Update(metrics={**statistics, **extra}, applied=finite and norm > 0, logp_N=logp_N)
+        update = Update(metrics={**statistics, **extra}, applied=finite and norm > 0)
+        if kept_KN is None:
+            return update
+        self.ranks.sum_(kept_KN)
+        return replace(update, logp_N=kept_KN[0], entropy_N=kept_KN[1])
 
     def forget(self) -> None:
         """Start again without moments, as if no step had been taken."""

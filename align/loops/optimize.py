@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from align.algorithms.methods import Method
@@ -27,6 +28,7 @@ class Updates:
 
     policy: list[Update]
     critic: list[Update]
+    entropy_N: Tensor  # of the policy's distribution when it first trained on each token, NaN where it did not
 
 
 def optimize(
@@ -48,6 +50,7 @@ def optimize(
     minibatches = batch.minibatches(train.epochs, train.minibatches, step_seed(recipe, step, "order"))
     policy: list[Update] = []
     values: list[Update | None] = []
+    entropy_N = torch.full((len(batch.mask_N),), torch.nan)
     for index, minibatch in enumerate(minibatches, start=(step - 1) * train.epochs * train.minibatches):
         if critic is not None:
             values.append(critic.update(minibatch, index=index, alone=alone))
@@ -59,8 +62,17 @@ def optimize(
             loss = critic.joined(loss, minibatch)
         if minibatch.advantage_N is not None and not isinstance(critic, SharedCritic):
             steep_B = method.needs_gradient(minibatch.advantage_N, minibatch.segment_N, beta)
-        policy.append(learner.update(minibatch, loss, index=index, whole=method.scope == "batch", gradient_B=steep_B))
-    return Updates(policy=policy, critic=[update for update in values if update is not None])
+        update = learner.update(minibatch, loss, index=index, whole=method.scope == "batch", gradient_B=steep_B)
+        policy.append(update)
+        if len(policy) <= train.minibatches and update.entropy_N is not None:
+            entropy_N[_places(batch, minibatch)] = update.entropy_N
+    entropy_N[~batch.mask_N] = torch.nan
+    return Updates(policy=policy, critic=[update for update in values if update is not None], entropy_N=entropy_N)
+
+
+def _places(batch: Batch, minibatch: Batch) -> Tensor:
+    """The places of a minibatch's tokens in the batch that it is a part of."""
+    return batch.token_index(torch.isin(batch.group_B, minibatch.group_B).nonzero().flatten().tolist())
 
 
 def critic_learns_alone(recipe: RLRecipe, step: int) -> bool:

@@ -19,6 +19,7 @@ from align.loops.session import Session, Stateful
 from align.loops.site import Site, open_site
 from align.loops.step_metrics import count_tokens, mean_advantages, step_metrics
 from align.loops.teacher import open_teacher
+from align.loops.token_records import records_tokens, token_records
 from align.loops.values import open_critic, shared_head
 from align.recipe.method import recipe_method, with_vocabulary
 from align.rewards.monitor import RewardMonitor
@@ -73,7 +74,8 @@ def train(
                 kl.update(metrics.get("kl", 0.0), samples=batch.size)
                 if math.isfinite(metrics["entropy"]):
                     entropy.update(metrics["entropy"])
-            session.write_rollouts(step, harvest.groups, mean_advantages(batch, rewards_PG), harvest.not_trained)
+            tokens_PG = token_records(harvest.groups, batch, updates, site.tokenizer) if records_tokens(recipe, step) else None
+            session.write_rollouts(step, harvest.groups, mean_advantages(batch, rewards_PG), harvest.not_trained, tokens_PG)
             tokens = len(batch.token_ids_N) + count_tokens(harvest.not_trained)
             seen, notes = monitor.observe(step, harvest.samples)
             metrics |= rewards.after_step(harvest.samples) | seen

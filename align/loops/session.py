@@ -99,6 +99,8 @@ class Session:
         if self.ranks.is_first:
             steps = self.recipe.train.steps
             self._log = self._stack.enter_context(RunLog(self.run, self.resolved, self.console, steps=steps, done=self.step))
+            if self.step == 0 and self.run.evaluation("before"):
+                self._log_evaluation("before")  # made before there was a log
         if resumed:
             self._evaluate_on_schedule()  # stopped between a checkpoint and its evaluation
 
@@ -289,7 +291,7 @@ class Session:
         }
         self.run.write_evaluation(name, step=self.step, pass_at_k=pass_at_k, metrics=metrics, rows=result.rows())
         if name != "before":
-            self._log.evaluation(self.step, metrics | {f"pass@{k}": one["value"] for k, one in pass_at_k.items()})
+            self._log_evaluation(name)
         return False
 
     def _judge(self, held_out: HeldOut, name: str) -> bool:
@@ -310,8 +312,17 @@ class Session:
         estimates = {key: estimate.to_dict() for key, estimate in result.estimates.items()}
         self.run.write_evaluation(name, step=self.step, metrics=result.metrics, estimates=estimates, rows=result.rows)
         if name != "before":
-            self._log.evaluation(self.step, result.metrics)
+            self._log_evaluation(name)
         return False
+
+    def _log_evaluation(self, name: str) -> None:
+        """Its numbers for every sink, with their intervals, at the step that it belongs to."""
+        stored = self.run.evaluation(name)
+        assert stored is not None, "it was written"
+        estimates = {f"pass@{k}": one for k, one in stored["pass_at_k"].items()} | stored.get("estimates", {})
+        values = {key: one["value"] for key, one in estimates.items()}
+        bounds = {f"{key}/{bound}": one[bound] for key, one in estimates.items() for bound in ("low", "high")}
+        self._log.evaluation(stored["step"], {**stored["metrics"], **values, **bounds})
 
     def _write(self, folder: Path) -> None:
         """The contents of a checkpoint: model and tokenizer in Hugging Face layout, the trainer's state beside them."""

@@ -25,13 +25,14 @@ from align.storage import storage_errors, write_atomically
 
 if TYPE_CHECKING:
     from align.recipe.load import Resolved
+    from align.run.tokens import TokenRecord
     from align.types import Group
 
 Status = Literal["done", "preempted", "interrupted", "failed"]
 
 _FILES = (
     *("recipe.yaml", "resolved.yaml", "environment.json", "metrics.jsonl", "notes.jsonl", "summary.json"),
-    *("reward.png", "loss.png", "report.html"),
+    *("reward.png", "loss.png", "report.html", "comparison.html"),
 )
 _FOLDERS = ("rollouts", "checkpoints", "eval", "tensorboard", "wandb")
 
@@ -113,13 +114,18 @@ class RunDirectory:
         return self._seconds_before + time.monotonic() - self._opened
 
     def write_rollouts(
-        self, step: int, groups: Sequence[Group], advantages_PG: Sequence[Sequence[float]], unused: Sequence[Group] = ()
+        self,
+        step: int,
+        groups: Sequence[Group],
+        advantages_PG: Sequence[Sequence[float]],
+        unused: Sequence[Group] = (),
+        tokens_PG: Sequence[Sequence[TokenRecord]] | None = None,
     ) -> Path:
         """Store every sample of a step in rollouts/step-NNNNNN.parquet; see align.run.rollouts for the columns."""
         from align.run.rollouts import encode_rollouts  # pyarrow: only runs with rollouts need it
 
         file = self.rollouts / f"step-{step:06d}.parquet"
-        write_atomically(file, encode_rollouts(step, groups, advantages_PG, unused))
+        write_atomically(file, encode_rollouts(step, groups, advantages_PG, unused, tokens_PG))
         return file
 
     def write_evaluation(

@@ -33,6 +33,7 @@ def final_report(run: RunDirectory, console: RunConsole, next_command: str | Non
     if best := summary.get("best"):
         early = ", then the run was stopped" if "stopped_early" in summary else ""
         console.show(f"best {best['metric']} {best['value']:.4g} after step {best['step']}{early}: {run.checkpoints}/best")
+    console.show(f"look at it: align report {run.path}")
     if next_command is not None:
         console.show(f"next: {next_command}")
 

@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from align.run.samples import prompt_text
+from align.run.tokens import NUMBERS
 
 if TYPE_CHECKING:
+    from align.run.tokens import TokenRecord
     from align.types import Group, Prompt, Scored
 
 _TYPES = {
@@ -30,27 +32,37 @@ _TYPES = {
     "reward": pa.float64(),
     "advantage": pa.float64(),
 }
+_TOKEN_TYPES = {"text": pa.list_(pa.string())} | {part: pa.list_(pa.float16()) for part in NUMBERS}
 _VERDICT_TYPES = {"value": pa.float64(), "status": pa.string(), "detail": pa.string()}
 
 
 def encode_rollouts(
-    step: int, groups: Sequence[Group], advantages_PG: Sequence[Sequence[float]], unused: Sequence[Group] = ()
+    step: int,
+    groups: Sequence[Group],
+    advantages_PG: Sequence[Sequence[float]],
+    unused: Sequence[Group] = (),
+    tokens_PG: Sequence[Sequence[TokenRecord]] | None = None,
 ) -> bytes:
     """One row a sample, as the bytes of a Parquet file.
 
     `advantages_PG` go with `groups`; `unused` are groups that were sampled but not trained on (dynamic sampling dropped
     them): their `used_step` and `advantage` are null. A missing verdict is null, and so is the reward of a masked sample.
-    Each reward has the columns `rewards/<name>/value`, `/status` and `/detail`.
+    Each reward has the columns `rewards/<name>/value`, `/status` and `/detail`. With `tokens_PG`, which go with
+    `groups` too, there are lists with a member for each token: `tokens/text`, and `tokens/<number>` of each of `tokens.NUMBERS`.
     """
     if len(advantages_PG) != len(groups):
         raise ValueError(f"{len(advantages_PG)} rows of advantages for {len(groups)} groups")
     rows = []
-    for group, advantages_G in zip(groups, advantages_PG, strict=True):
-        for sample, advantage in zip(group.samples, advantages_G, strict=True):
-            rows.append(_row(step, group.prompt, sample) | {"used_step": step, "advantage": float(advantage)})
+    kept_PG = tokens_PG if tokens_PG is not None else [[None] * len(group.samples) for group in groups]
+    for group, advantages_G, kept_G in zip(groups, advantages_PG, kept_PG, strict=True):
+        for sample, advantage, kept in zip(group.samples, advantages_G, kept_G, strict=True):
+            row = _row(step, group.prompt, sample) | {"used_step": step, "advantage": float(advantage)}
+            rows.append(row if kept is None else row | kept.columns())
     rows += [_row(step, group.prompt, sample) for group in unused for sample in group.samples]
     names = sorted({name for group in (*groups, *unused) for sample in group.samples for name in sample.verdicts})
     types = _TYPES | {f"rewards/{name}/{part}": kind for name in names for part, kind in _VERDICT_TYPES.items()}
+    if tokens_PG is not None:
+        types |= {f"tokens/{part}": kind for part, kind in _TOKEN_TYPES.items()}
     table = pa.table({column: pa.array([row.get(column) for row in rows], type=kind) for column, kind in types.items()})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")

@@ -72,6 +72,7 @@ def test_dir_shows_the_public_functions() -> None:
             "power",
             "recipes",
             "regrade",
+            "report",
             "score",
             "train",
         ]

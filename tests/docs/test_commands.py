@@ -91,6 +91,7 @@ PAGES = [
     "docs/preference.md",
     "docs/statistics.md",
     "docs/evaluate.md",
+    "docs/report.md",
 ]
 
 

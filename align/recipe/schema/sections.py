@@ -327,6 +327,9 @@ class Log(Section):
     samples_every: Annotated[int, Field(ge=0)] = Field(
         20, description="Steps between sample completions on the console; 0: never"
     )
+    tokens_every: Annotated[int, Field(ge=0)] = Field(
+        10, description="Steps of rl between rollouts that are kept token by token, the first one included; 0: none"
+    )
 
 
 class Launch(Section):
