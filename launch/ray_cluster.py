@@ -1,0 +1,84 @@
+"""The Ray cluster of a run: one that is there, or one of this machine alone that ends with the run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from align.errors import RecipeError
+
+_STORE_BYTES = 80 << 20  # Ray's least is 75 MiB; what goes between our actors is small
+_LOOPBACK = ("127.0.0.1", "localhost")
+# Ray then takes 127.0.0.1 for the address of this machine, and nothing listens on another. It is read when ray is imported.
+_STAY_HERE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+@contextmanager
+def connected(address: str | None, *, cpus: int) -> Iterator[None]:
+    """Be the driver of a cluster: that of `address` or else of RAY_ADDRESS, or a new one with room for `cpus` processes.
+
+    A new one listens on 127.0.0.1 alone and wants a token that only its processes know. It ends with the context, and with this
+    process however that ends. Raises RecipeError where no cluster answers.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    variables = {"RAY_USAGE_STATS_ENABLED": "0"}
+    if address == "local" or address.rpartition(":")[0] in _LOOPBACK:
+        variables |= _STAY_HERE
+    folder = None
+    if address == "local":
+        variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        # Not where temporary files may be told to go: the paths of sockets may have about a hundred characters.
+        folder = Path(tempfile.mkdtemp(prefix="align-ray-", dir="/tmp" if Path("/tmp").is_dir() else None))
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ |= variables
+    try:
+        _join(address, folder, cpus)
+        yield
+    finally:
+        _leave()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ |= {} if value is None else {name: value}
+
+
+def _join(address: str, folder: Path | None, cpus: int) -> None:
+    import ray
+
+    namespace = f"align-{secrets.token_hex(8)}"  # the names of our actors are ours alone
+    common: dict[str, Any] = {"namespace": namespace, "logging_level": logging.ERROR, "log_to_driver": True}
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if folder is not None:
+            ray.init(
+                "local",
+                num_cpus=max(cpus, os.cpu_count() or 1),
+                include_dashboard=False,
+                object_store_memory=_STORE_BYTES,
+                _temp_dir=str(folder),
+                **common,
+            )
+        else:
+            ray.init(address, **common)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        fix = "start one with `ray start --head`, give launch.address as HOST:PORT, or leave it out for one of this machine alone"
+        raise RecipeError(f"no Ray cluster answers at {address}: {error}", place="launch.address", fix=fix) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray has put its own there, which would end us without saving
+
+
+def _leave() -> None:
+    import ray
+
+    ray.shutdown()
