@@ -128,7 +128,6 @@ def host_in(
 
     place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=around.layout.bundle(kind, number))
     handle = HostActor.options(
-        name=name,
         num_cpus=1,
         num_gpus=around.layout.own_gpus(kind),
         max_concurrency=at_once,

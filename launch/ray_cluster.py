@@ -55,8 +55,7 @@ def connected(address: str | None, *, cpus: int) -> Iterator[None]:
 def _join(address: str, folder: Path | None, cpus: int) -> None:
     import ray
 
-    namespace = f"align-{secrets.token_hex(8)}"  # the names of our actors are ours alone
-    common: dict[str, Any] = {"namespace": namespace, "logging_level": logging.ERROR, "log_to_driver": True}
+    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": True}
     handler = signal.getsignal(signal.SIGTERM)
     try:
         if folder is not None:
