@@ -7,6 +7,8 @@ import os
 import secrets
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from typing import Any
 from align.errors import RecipeError
 
 _STORE_BYTES = 80 << 20  # Ray's least is 75 MiB; what goes between our actors is small
+_KNOCK_SECONDS = 10.0
 _LOOPBACK = ("127.0.0.1", "localhost")
 # Ray then takes 127.0.0.1 for the address of this machine, and nothing listens on another. It is read when ray is imported.
 _STAY_HERE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -30,16 +33,11 @@ def connected(address: str | None, *, cpus: int) -> Iterator[None]:
     process however that ends. Raises RecipeError where no cluster answers.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    variables = {"RAY_USAGE_STATS_ENABLED": "0"}
-    if address == "local" or address.rpartition(":")[0] in _LOOPBACK:
-        variables |= _STAY_HERE
+    _prepare(address)
     folder = None
     if address == "local":
-        variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         # Not where temporary files may be told to go: the paths of sockets may have about a hundred characters.
         folder = Path(tempfile.mkdtemp(prefix="align-ray-", dir="/tmp" if Path("/tmp").is_dir() else None))
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ |= variables
     try:
         _join(address, folder, cpus)
         yield
@@ -47,9 +45,17 @@ def connected(address: str | None, *, cpus: int) -> Iterator[None]:
         _leave()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-        for name, value in before.items():
-            os.environ.pop(name)
-            os.environ |= {} if value is None else {name: value}
+
+
+def _prepare(address: str) -> None:
+    """Set what Ray reads when it is imported, for the rest of this process; where somebody has imported it, it is as they want it."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if "ray" in sys.modules:
+        return
+    if address == "local" or address.rpartition(":")[0] in _LOOPBACK:
+        os.environ |= _STAY_HERE
+    if address == "local" and "RAY_AUTH_MODE" not in os.environ:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def _join(address: str, folder: Path | None, cpus: int) -> None:
@@ -58,6 +64,7 @@ def _join(address: str, folder: Path | None, cpus: int) -> None:
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": True}
     handler = signal.getsignal(signal.SIGTERM)
     try:
+        _knock(address)
         if folder is not None:
             ray.init(
                 "local",
@@ -69,12 +76,19 @@ def _join(address: str, folder: Path | None, cpus: int) -> None:
             )
         else:
             ray.init(address, **common)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         fix = "start one with `ray start --head`, give launch.address as HOST:PORT, or leave it out for one of this machine alone"
         raise RecipeError(f"no Ray cluster answers at {address}: {error}", place="launch.address", fix=fix) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray has put its own there, which would end us without saving
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 def _leave() -> None:

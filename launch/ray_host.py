@@ -6,6 +6,7 @@ What goes in and out is bytes, in a form that the two ends agree on (JSON here);
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +22,7 @@ class Host:
     """
 
     def __init__(self, name: str, target: str, setup: bytes, folder: str, environment: Mapping[str, str]) -> None:
-        self._name = name
+        self._name, self._is_new = name, True
         os.environ.update(environment)
         if Path(folder).is_dir():  # else the object finds that what it looks for is not there
             os.chdir(folder)
@@ -33,6 +34,9 @@ class Host:
 
     def call(self, method: str, given: bytes = b"") -> bytes:
         """Run a method; several at the same time where the actor was started so."""
+        if self._is_new:  # not earlier: Ray does not know the name before this object is made
+            self._is_new = False
+            print(f"{self._name}: process {os.getpid()} on {socket.gethostname()}", flush=True)  # noqa: T201
         answer: bytes = getattr(self._object, method)(given)
         return answer
 
