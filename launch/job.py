@@ -1,4 +1,4 @@
-"""A training run as the command line asked for it, and what every launcher does alike: start again after a loss, hand on signals."""
+"""A training run as the command line asked for it; what all launchers share: starting again after a loss, handing on signals."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Job:
 def train_again(job: Job, attempt: Callable[[How], LostRankError | None]) -> dict[str, Any]:
     """Attempt the job until it ends, at most `restarts` times more than once; the run's summary.
 
-    An attempt returns how a rank was lost, None where all ended well, and raises what a rank reported. After a loss the run goes on
-    from its last checkpoint. Raises LostRankError where there is no attempt left.
+    An attempt returns how a rank was lost, None where all ended well, and raises what a rank reported. After a loss the run
+    goes on from its last checkpoint. Raises LostRankError where there is no attempt left.
     """
     how = dict(job.how)
     for left in reversed(range(job.launch.restarts + 1)):

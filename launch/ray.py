@@ -1,4 +1,4 @@
-"""Learner ranks as actors of a Ray cluster, on one machine or many: placed, watched, ended together, and started again after a loss.
+"""Learner ranks as actors of a Ray cluster, on one machine or many: placed, watched, ended together, started again after a loss.
 
 This process owns the placement, looks after the actors and collects what they say. The first rank starts the others' helpers
 (engines, reward workers), which end with it.
@@ -7,6 +7,7 @@ This process owns the placement, looks after the actors and collects what they s
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import shutil
@@ -97,8 +98,9 @@ class _Attempt:
             "how": dict(self._how),
             "surroundings": {**self._around.to_json(), "learners": places},
         }
+        engines = self._job.launch.engines  # which may be on the same machine
         return [
-            rank.call("run", json.dumps({**task, "environment": _environment(places, number)}).encode())
+            rank.call("run", json.dumps({**task, "environment": _environment(places, number, engines)}).encode())
             for number, rank in enumerate(self._ranks)
         ]
 
@@ -133,7 +135,7 @@ class _Attempt:
             raise stopped_early()
 
     def _await(
-        self, futures: Sequence[Future[bytes]], *, all_of_them: bool, meanwhile: Callable[[], object], seconds: float = float("inf")
+        self, futures: Sequence[Future[bytes]], *, all_of_them: bool, meanwhile: Callable[[], object], seconds: float = math.inf
     ) -> None:
         """Wait until one, or all, of those that are not done are, or one of them fails; `meanwhile` may raise."""
         end = time.monotonic() + seconds
@@ -163,24 +165,25 @@ def _failed(run: Future[bytes]) -> bool:
     return run.done() and (run.exception() is not None or json.loads(run.result()) is not None)
 
 
-def _environment(places: Sequence[Mapping[str, Any]], number: int) -> dict[str, str]:
+def _environment(places: Sequence[Mapping[str, Any]], number: int, engines: int) -> dict[str, str]:
     """What a rank has to know of the others, as torchrun tells it."""
-    if len(places) == 1:
-        return {"WORLD_SIZE": "1", "RANK": "0"}
     here = [place["node"] for place in places]
     beside = here.count(here[number])
     first = places[0]
-    environment = {
+    threads = {}
+    if "OMP_NUM_THREADS" not in os.environ:  # Ray says 1 where nobody has said anything
+        threads["OMP_NUM_THREADS"] = str(max(1, places[number]["cores"] // (beside + engines)))
+    if len(places) == 1:
+        return {"WORLD_SIZE": "1", "RANK": "0", **threads}
+    return {
         "RANK": str(number),
         "WORLD_SIZE": str(len(places)),
         "LOCAL_RANK": str(here[:number].count(here[number])),
         "LOCAL_WORLD_SIZE": str(beside),
         "MASTER_ADDR": "127.0.0.1" if beside == len(places) else first["address"],
         "MASTER_PORT": str(first["port"]),
+        **threads,
     }
-    if "OMP_NUM_THREADS" not in os.environ:  # Ray says 1 where nobody has said anything
-        environment["OMP_NUM_THREADS"] = str(max(1, places[number]["cores"] // beside))
-    return environment
 
 
 @contextmanager

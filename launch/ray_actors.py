@@ -23,10 +23,10 @@ from align.recipe.schema import Launch
 
 LAST_LINES = 12
 # Of the environment of the command, what goes along to other machines beside what they have themselves.
-_CARRIED = ("ALIGN_", "HF_", "NCCL_", "GLOO_", "OMP_", "TOKENIZERS_", "TRANSFORMERS_", "VLLM_", "WANDB_", "CUDA_LAUNCH_", "PYTORCH_")
+_CARRIED = ("ALIGN_", "HF_", "NCCL_", "GLOO_", "OMP_", "TOKENIZERS_", "TRANSFORMERS_", "VLLM_", "WANDB_", "PYTORCH_")
 
 
-class LostActor(Exception):  # noqa: N818  as LostRankError, which it may become
+class LostActor(Exception):
     """The process of an actor is gone."""
 
 
@@ -57,7 +57,7 @@ _surroundings: Surroundings | None = None
 
 def settle(surroundings: Surroundings) -> None:
     """Tell this process where its run is, before `start_actor`."""
-    global _surroundings  # noqa: PLW0603  a process belongs to one run
+    global _surroundings  # a process belongs to one run
     _surroundings = surroundings
 
 
@@ -97,14 +97,16 @@ class RayActor:
 def start_actor(name: str, target: str, setup: bytes, *, kind: Kind, number: int, at_once: int = 1) -> RayActor:
     """Start the process number `number` of a kind in its place of the run's room, holding a `target` (see Host).
 
-    Returns at once; the first call waits until it stands. It runs `at_once` calls side by side. An engine that is colocated is put
-    beside the learners whose GPUs it shares.
+    Returns at once; the first call waits until it stands. It runs `at_once` calls side by side. A colocated engine stands beside
+    the learners whose GPUs it shares.
     """
     from ray.util import get_current_placement_group
 
     assert _surroundings is not None, "settle() first"
     around = _surroundings
     environment = dict(around.environment)
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        environment["OMP_NUM_THREADS"] = threads if kind == "engine" else "1"
     if kind == "engine" and around.layout.gpus and around.layout.launch.placement == "colocated":
         environment["CUDA_VISIBLE_DEVICES"] = _shared_devices(around, number)
     return host_in(get_current_placement_group(), around, name, target, setup, environment, kind, number, at_once)

@@ -48,7 +48,7 @@ def connected(address: str | None, *, cpus: int) -> Iterator[None]:
 
 
 def _prepare(address: str) -> None:
-    """Set what Ray reads when it is imported, for the rest of this process; where somebody has imported it, it is as they want it."""
+    """Set what Ray reads when it is imported, for the rest of this process; who has imported it has it as they want it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if "ray" in sys.modules:
         return

@@ -23,7 +23,7 @@ class Rank:
         self.number = int(json.loads(setup))
 
     def where(self, given: bytes) -> bytes:
-        """The machine, its address, a port that is free there, the GPU, and whether the file `mark` of the command is seen there."""
+        """The machine, its address and a free port there, the GPU, and whether the file `mark` of the command is seen there."""
         import ray
 
         mark = Path(json.loads(given)["mark"])

@@ -29,8 +29,8 @@ class RewardStack:
     """All rewards of a recipe. Raises RecipeError where one does not exist, is wrongly set, or shares another's name.
 
     `combine` is the tree that makes one number of them, as a recipe writes it (see align.rewards.combine); None is the sum of
-    weight times value over the rewards that apply. With a `crew`, which the stack then owns, its workers judge by all rewards that
-    can be handed over.
+    weight times value over the rewards that apply. With a `crew`, which the stack then owns, its workers judge by all rewards
+    that can be handed over.
     """
 
     def __init__(

@@ -203,7 +203,7 @@ class _Gone:
 
     name = "reward worker"
 
-    def call(self, method: str, given: bytes) -> Future[bytes]:
+    def call(self, method: str, given: bytes) -> Future[bytes]:  # noqa: ARG002  a Link's
         refused: Future[bytes] = Future()
         refused.set_exception(RewardError("no reward worker is left", place="launch.reward_workers", fix="see `align doctor`"))
         return refused

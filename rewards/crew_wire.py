@@ -1,7 +1,7 @@
 """Rollouts and verdicts as JSON, on their way to a reward worker and back. Nothing is lost, and nothing can be executed.
 
-Rows may hold what readers of data files make: beside JSON's own kinds tuples, bytes, dates, decimals and mappings with other keys than
-texts. Each stands as {"$kind": [...]}.
+Rows may hold what readers of data files make: beside JSON's own kinds tuples, bytes, dates, decimals and mappings with other
+keys than texts. Each stands as {"$kind": [...]}.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from align.recipe.schema import Launch, Rollout, TrainRecipe
+    from align.rollout.remote.transport import Transport
 
 
 def blueprint_for(recipe: TrainRecipe, rollout: Rollout, model: Any, tokenizer: Any) -> Blueprint:
@@ -33,12 +34,10 @@ def blueprint_for(recipe: TrainRecipe, rollout: Rollout, model: Any, tokenizer: 
 
 
 def open_engines(recipe: TrainRecipe, rollout: Rollout, blueprint: Blueprint) -> EnginePool:
-    """All engines of the recipe on this machine; one that is lost is replaced, and given the weights of the last publish."""
+    """All engines of the recipe, as actors or on this machine; one that is lost is replaced, and gets the last weights."""
     launch = recipe.launch
-    publisher = Publisher(dtype=recipe.model.dtype, way=rollout.publish, seconds=rollout.publish_timeout)
-
-    def connect(index: int) -> HostProcess:
-        return HostProcess(_surroundings(launch, index, rollout.vllm.tensor_parallel_size))
+    address, connect = _connection(launch, rollout.vllm.tensor_parallel_size)
+    publisher = Publisher(dtype=recipe.model.dtype, way=rollout.publish, seconds=rollout.publish_timeout, address=address)
 
     started = dict(enumerate(start_engines(blueprint, launch.engines, publisher, connect)))
 
@@ -46,6 +45,15 @@ def open_engines(recipe: TrainRecipe, rollout: Rollout, blueprint: Blueprint) ->
         return started.pop(index, None) or RemoteEngine(blueprint, partial(connect, index), publisher, name=f"engine {index}")
 
     return EnginePool(make, launch.engines, replaces=True, publish=_publish)
+
+
+def _connection(launch: Launch, devices: int) -> tuple[str, Callable[[int], Transport]]:
+    """Where engines reach this process, and how the host of an engine is started."""
+    if launch.on == "ray":
+        from align.launch.ray_engine import address_here, engine_actor
+
+        return address_here(), engine_actor
+    return "127.0.0.1", lambda index: HostProcess(_surroundings(launch, index, devices))
 
 
 def _publish(engines: Sequence[RemoteEngine], weights: Iterable[tuple[str, Tensor]], version: int) -> None:

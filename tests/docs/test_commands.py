@@ -68,6 +68,7 @@ PAGES = [
     pytest.param(
         "docs/launch.md", marks=pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs DeepSpeed")
     ),
+    pytest.param("docs/ray.md", marks=pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray")),
     pytest.param("docs/engines.md", marks=pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vLLM")),
     "docs/modes.md",
     "docs/judges.md",

@@ -48,25 +48,21 @@ def recipe(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def new_processes() -> Iterator[Callable[[], list[psutil.Process]]]:
-    """Ray's processes that were not there before, of any parent."""
+    """What the commands of this test have started for Ray, whoever the parent is by now."""
 
-    def those() -> dict[int, psutil.Process]:
-        words = ("gcs_server", "raylet", "ray::", "default_worker.py", "log_monitor.py")
-        found = {}
-        for process in psutil.process_iter():
-            try:
-                text = " ".join(process.cmdline())
-                if process.status() != "zombie" and any(word in text for word in words) and f"{os.environ['MARK']}" in str(
-                    process.environ().get("MARK")
-                ):
-                    found[process.pid] = process
-            except psutil.Error:
-                continue
-        return found
+    mark = f"{os.getpid()}-{time.monotonic_ns()}"
+    words = ("gcs_server", "raylet", "ray::", "default_worker.py", "log_monitor.py")
 
-    os.environ["MARK"] = f"test-{os.getpid()}-{time.monotonic_ns()}"
-    yield lambda: list(those().values())
-    del os.environ["MARK"]
+    def is_ours(process: psutil.Process) -> bool:
+        try:
+            alive = process.status() != "zombie" and process.environ().get("ALIGN_TEST_MARK") == mark
+            return alive and any(word in " ".join(process.cmdline()) for word in words)
+        except psutil.Error:
+            return False
+
+    os.environ["ALIGN_TEST_MARK"] = mark
+    yield lambda: [process for process in psutil.process_iter() if is_ours(process)]
+    del os.environ["ALIGN_TEST_MARK"]
 
 
 def alone(file: Path) -> None:
@@ -236,7 +232,7 @@ def test_a_folder_that_is_not_shared_is_refused(recipe: Callable[..., Path], mon
         return original(self)
 
     monkeypatch.setattr(launcher._Attempt, "_start", hidden)
-    with pytest.raises(RecipeError, match="the run directory is not shared: learner rank 0 .*, 1 "):
+    with pytest.raises(RecipeError, match=r"the run directory is not shared: learner rank 0 .*, 1 "):
         launcher.train(job)
 
 
@@ -287,12 +283,12 @@ def test_without_gpus_every_process_is_one_of_the_cpu() -> None:
 def test_ranks_learn_of_each_other_what_torchrun_would_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     places = [{"node": node, "address": f"10.0.0.{node}", "port": 7000 + i, "cores": 8} for i, node in enumerate((1, 1, 2))]
-    last = _environment(places, 2)
+    last = _environment(places, 2, 0)
     assert (last["MASTER_ADDR"], last["MASTER_PORT"], last["WORLD_SIZE"]) == ("10.0.0.1", "7000", "3")
     assert (last["RANK"], last["LOCAL_RANK"], last["LOCAL_WORLD_SIZE"], last["OMP_NUM_THREADS"]) == ("2", "0", "1", "8")
-    assert [_environment(places, 1)[name] for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS")] == ["1", "2", "4"]
-    assert _environment(places[:2], 1)["MASTER_ADDR"] == "127.0.0.1"
-    assert _environment(places[:1], 0)["WORLD_SIZE"] == "1"
+    assert [_environment(places, 1, 0)[name] for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS")] == ["1", "2", "4"]
+    assert _environment(places[:2], 1, 0)["MASTER_ADDR"] == "127.0.0.1"
+    assert _environment(places[:1], 0, 3) == {"WORLD_SIZE": "1", "RANK": "0", "OMP_NUM_THREADS": "2"}
 
 
 def test_what_actors_are_told_of_the_run_comes_back_as_it_was() -> None:
