@@ -46,10 +46,10 @@ def train(job: Job) -> dict[str, Any]:
     with (
         forwarded(lambda _: None) as asked,  # the loop below looks at it: no call to Ray within a signal handler
         _mark(job.output_dir) as mark,
-        connected(job.launch.address, cpus=cpus),
+        connected(job.launch.address, cpus=cpus) as may_grow,
         Logbook(job.output_dir / "logs", append=bool(job.how["resume"]), shown="learner-0") as logbook,
     ):
-        return train_again(job, lambda how: _Attempt(job, how, asked, mark, logbook).run())
+        return train_again(job, lambda how: _Attempt(job, how, asked, mark, logbook).run(may_grow=may_grow))
 
 
 class _Attempt:
@@ -67,9 +67,9 @@ class _Attempt:
         self._ranks: list[RayActor] = []
         self._passed_on = False
 
-    def run(self) -> LostRankError | None:
+    def run(self, *, may_grow: bool) -> LostRankError | None:
         """Returns how a rank was lost, None where all ended well; raises what a rank reported."""
-        with reserved(self._around.layout, self._stop_early, _say) as group:
+        with reserved(self._around.layout, self._stop_early, _say, may_grow=may_grow) as group:
             try:
                 for number in range(self._job.launch.learners):
                     setup, target = json.dumps(number).encode(), "align.launch.ray_rank:Rank"

@@ -26,12 +26,16 @@ _STAY_HERE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @contextmanager
-def connected(address: str | None, *, cpus: int) -> Iterator[None]:
+def connected(address: str | None, *, cpus: int) -> Iterator[bool]:
     """Be the driver of a cluster: that of `address` or else of RAY_ADDRESS, or a new one with room for `cpus` processes.
 
     A new one listens on 127.0.0.1 alone and wants a token that only its processes know. It ends with the context, and with this
-    process however that ends. Raises RecipeError where no cluster answers.
+    process however that ends. A process that is a driver already stays that of its cluster. Gives whether the cluster may grow.
+    Raises RecipeError where no cluster answers.
     """
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        yield True
+        return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     _prepare(address)
     folder = None
@@ -40,7 +44,7 @@ def connected(address: str | None, *, cpus: int) -> Iterator[None]:
         folder = Path(tempfile.mkdtemp(prefix="align-ray-", dir="/tmp" if Path("/tmp").is_dir() else None))
     try:
         _join(address, folder, cpus)
-        yield
+        yield folder is None
     finally:
         _leave()
         if folder is not None:

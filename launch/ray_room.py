@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from align.errors import LostRankError
+from align.errors import LostRankError, RecipeError
 from align.recipe.schema import Launch
 
 Kind = Literal["learner", "engine", "reward_worker"]
@@ -49,23 +49,29 @@ class Layout:
 
 
 @contextmanager
-def reserved(layout: Layout, stop: Callable[[], object], say: Callable[[str], object]) -> Iterator[Any]:
+def reserved(layout: Layout, stop: Callable[[], object], say: Callable[[str], object], *, may_grow: bool) -> Iterator[Any]:
     """The placement group of a layout, given back at the end. `stop` is called while it waits for room, and may raise.
 
-    Raises LostRankError where there is no room after some minutes.
+    Raises RecipeError where a cluster that cannot grow is too small, LostRankError where there is no room after some minutes.
     """
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
 
+    wanted, there = _total(layout), ray.cluster_resources()
+    if not may_grow and any(count > there.get(key, 0) for key, count in wanted.items()):
+        message = f"the run needs {_listed(wanted)}; this machine has {_listed({key: there.get(key, 0) for key in wanted})}"
+        raise RecipeError(message, place="launch", fix="fewer launch.learners or engines, or a cluster: launch.address")
     group = placement_group(layout.bundles, strategy="PACK")
     try:
         end, said = time.monotonic() + _ROOM_SECONDS, False
         while not group.wait(_LOOK_SECONDS):
             stop()
-            wanted, there = _total(layout), {key: ray.cluster_resources().get(key, 0.0) for key in ("CPU", "GPU")}
-            text = f"the run needs {_listed(wanted)}; the cluster has {_listed(there)}, in part in use"
+            there = ray.cluster_resources()
+            text = (
+                f"the run needs {_listed(wanted)}; the cluster has {_listed({key: there.get(key, 0) for key in wanted})} in all"
+            )
             if time.monotonic() > end:
-                fix = "fewer launch.learners, engines or reward_workers, or a larger cluster (`ray status` shows what is there)"
+                fix = "fewer launch.learners, engines or reward_workers, or a larger cluster (see `ray status`)"
                 raise LostRankError(f"no room for the run: {text}", place="launch", fix=fix)
             if not said and time.monotonic() > end - _ROOM_SECONDS + 2:
                 say(f"waiting for room: {text}")
