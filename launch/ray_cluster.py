@@ -58,6 +58,8 @@ def _prepare(address: str) -> None:
         return
     if address == "local" or address.rpartition(":")[0] in _LOOPBACK:
         os.environ |= _STAY_HERE
+    if address == "local":
+        os.environ.setdefault("RAY_worker_niceness", "0")  # by default an actor gives way to whatever else runs on the machine
     if address == "local" and "RAY_AUTH_MODE" not in os.environ:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 

@@ -52,4 +52,5 @@ class Host:
         return os.getpid()
 
 
-HostActor: Any = ray.remote(concurrency_groups={"control": 2})(Host)
+_remote: Any = ray.remote  # the types of some versions do not know of the groups
+HostActor: Any = _remote(concurrency_groups={"control": 2})(Host)
