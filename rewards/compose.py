@@ -19,6 +19,7 @@ from align.rewards.verdict import STATUSES, Verdict
 from align.types import Rollout, Scored
 
 if TYPE_CHECKING:
+    from align.rewards.crew import Crew
     from align.rollout.engine import SharedEngine
 
 _JUDGED_FROM = 64  # verdicts: a share of fewer than these says little, so the budget never counts in less
@@ -28,14 +29,23 @@ class RewardStack:
     """All rewards of a recipe. Raises RecipeError where one does not exist, is wrongly set, or shares another's name.
 
     `combine` is the tree that makes one number of them, as a recipe writes it (see align.rewards.combine); None is the sum of
-    weight times value over the rewards that apply.
+    weight times value over the rewards that apply. With a `crew`, which the stack then owns, its workers judge by all rewards
+    that can be handed over.
     """
 
-    def __init__(self, specs: Sequence[RewardSpec], budget: RewardBudget | None = None, combine: Any = None) -> None:
+    def __init__(
+        self,
+        specs: Sequence[RewardSpec],
+        budget: RewardBudget | None = None,
+        combine: Any = None,
+        crew: Crew | None = None,
+    ) -> None:
+        self._rewards: dict[str, Reward] = {}
+        self._crew = crew
         if combine is None and specs and all(spec.weight == 0 for spec in specs):
+            self.close()
             raise RecipeError("every reward has weight 0", place="rewards", fix="give at least one reward a weight")
         self._budget = budget or RewardBudget()
-        self._rewards: dict[str, Reward] = {}
         self._weights: dict[str, float] = {}
         self._only_if: dict[str, str | None] = {}
         self._failures: dict[str, deque[str | None]] = {}  # by reward: why each of the last verdicts failed, None: it did not
@@ -125,9 +135,11 @@ class RewardStack:
     def close(self) -> None:
         for reward in self._rewards.values():
             reward.close()
+        if self._crew is not None:
+            self._crew.close()
 
     def _add(self, index: int, spec: RewardSpec) -> None:
-        reward = open_reward(spec)
+        reward = (self._crew.reward(spec) if self._crew is not None else None) or open_reward(spec)
         if reward.name in self._rewards:
             reward.close()
             raise RecipeError(
@@ -206,16 +218,16 @@ async def _judge_passed(
     one failed to judge, since it is not known then whether this one applies.
     """
     if first is None:
-        return await _judge(reward, rollouts)
+        return await judge_soundly(reward, rollouts)
     name, judged = first
     before = [verdict.status if verdict is not None else None for verdict in await judged]
     passed = [index for index, status in enumerate(before) if status == "pass"]
-    found = dict(zip(passed, await _judge(reward, [rollouts[index] for index in passed]) if passed else [], strict=True))
+    found = dict(zip(passed, await judge_soundly(reward, [rollouts[index] for index in passed]) if passed else [], strict=True))
     unknown = Verdict.error(f"waits for {name}, which gave no verdict")
     return [unknown if status == "error" else found.get(index) for index, status in enumerate(before)]
 
 
-async def _judge(reward: Reward, rollouts: Sequence[Rollout]) -> list[Verdict | None]:
+async def judge_soundly(reward: Reward, rollouts: Sequence[Rollout]) -> list[Verdict | None]:
     """The reward's verdicts, where whatever is not a sound verdict has become an error."""
     try:
         verdicts = await reward.score(rollouts)

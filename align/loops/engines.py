@@ -17,6 +17,7 @@ from align.rollout.remote.publisher import Publisher
 
 if TYPE_CHECKING:
     from align.recipe.schema import Launch, Rollout, TrainRecipe
+    from align.rollout.remote.transport import Transport
 
 
 def blueprint_for(recipe: TrainRecipe, rollout: Rollout, model: Any, tokenizer: Any) -> Blueprint:
@@ -33,15 +34,13 @@ def blueprint_for(recipe: TrainRecipe, rollout: Rollout, model: Any, tokenizer: 
 
 
 def open_engines(recipe: TrainRecipe, rollout: Rollout, blueprint: Blueprint, tell: Callable[[str], None]) -> EnginePool:
-    """All engines of the recipe on this machine; one that is lost is replaced, and given the weights of the last publish.
+    """All engines of the recipe, as actors or on this machine; one that is lost is replaced, and gets the last weights.
 
     `tell` hears of losses.
     """
     launch = recipe.launch
-    publisher = Publisher(dtype=recipe.model.dtype, way=rollout.publish, seconds=rollout.publish_timeout)
-
-    def connect(index: int) -> HostProcess:
-        return HostProcess(_surroundings(launch, index, rollout.vllm.tensor_parallel_size))
+    address, connect = _connection(launch, rollout.vllm.tensor_parallel_size)
+    publisher = Publisher(dtype=recipe.model.dtype, way=rollout.publish, seconds=rollout.publish_timeout, address=address)
 
     started = dict(enumerate(start_engines(blueprint, launch.engines, publisher, connect)))
 
@@ -50,6 +49,15 @@ def open_engines(recipe: TrainRecipe, rollout: Rollout, blueprint: Blueprint, te
 
     dtype: torch.dtype = getattr(torch, recipe.model.dtype)
     return EnginePool(make, launch.engines, publish=publisher.publish, kept_dtype=dtype, tell=tell)
+
+
+def _connection(launch: Launch, devices: int) -> tuple[str, Callable[[int], Transport]]:
+    """Where engines reach this process, and how the host of an engine is started."""
+    if launch.on == "ray":
+        from align.launch.ray_engine import address_here, engine_actor
+
+        return address_here(), engine_actor
+    return "127.0.0.1", lambda index: HostProcess(_surroundings(launch, index, devices))
 
 
 def _surroundings(launch: Launch, index: int, devices: int) -> dict[str, str]:

@@ -24,6 +24,7 @@ from align.learner.model import load_model, load_tokenizer
 from align.learner.ranks import Ranks
 from align.loops.engines import blueprint_for, open_engines
 from align.loops.preflight import Rows
+from align.loops.rewards import open_rewards
 from align.recipe.arithmetic import unmet_rows
 from align.recipe.schema import OnlinePreferenceRecipe, Rollout, SFTRecipe
 from align.rewards.compose import RewardStack
@@ -65,8 +66,7 @@ def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_opti
     Of several ranks the first one alone has rewards and an engine.
     """
     first = Ranks.present().is_first
-    budget = getattr(recipe, "reward_budget", None)
-    with Scorer(RewardStack(recipe.reward_specs, budget, recipe.combination) if first else RewardStack([])) as scorer:
+    with Scorer(open_rewards(recipe, console.activity, console.show) if first else RewardStack([])) as scorer:
         with console.activity(f"loading the model {recipe.model.path or '(fresh weights)'}"):
             tokenizer = load_tokenizer(recipe.model, row_texts(rows.train))
             causal_lm = load_model(recipe.model, tokenizer, seed=recipe.seed)

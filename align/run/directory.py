@@ -3,6 +3,7 @@
 recipe.yaml resolved.yaml environment.json   what was asked, what it meant, what it ran on
 metrics.jsonl tensorboard/ rollouts/ eval/   what happened
 checkpoints/ summary.json reward.png         what came out
+logs/                                        what the actors of a run on Ray said, written by the process that started them
 """
 
 from __future__ import annotations
@@ -281,7 +282,7 @@ def _stored_tree(path: Path) -> dict[str, Any]:
 
 
 def _ours(name: str) -> bool:
-    return name in _FILES or name in _FOLDERS or name == ".lock" or name.endswith(".part")
+    return name in _FILES or name in _FOLDERS or name in (".lock", "logs") or name.endswith(".part")
 
 
 def _listing(names: Sequence[str], most: int = 6) -> str:

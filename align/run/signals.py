@@ -18,11 +18,23 @@ def _write_notice() -> None:
     os.write(2, f"\n{NOTICE}\n".encode())
 
 
+_listening: list[StopSignals] = []
+
+
+def request_stop(name: str) -> bool:
+    """Do as if a signal of this name had come, in a process that is told so by other means: on any thread, also where Python
+    delivers no signals. False where nothing listens.
+    """
+    for one in _listening:
+        one.request(name)
+    return bool(_listening)
+
+
 class StopSignals:
     """While open, the first SIGTERM or SIGINT sets `requested`; the second ends the process at once.
 
     The loop looks at `requested` after each step, saves and raises Preempted. Outside the main thread Python delivers no
-    signals: there `requested` stays False.
+    signals: there only `request_stop` is heard.
     """
 
     def __init__(self, announce: Callable[[], None] | None = None) -> None:
@@ -34,15 +46,22 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        _listening.append(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _listening.remove(self)
         self._restore()
+
+    def request(self, name: str) -> None:
+        """Take note of the first request to stop, and announce it."""
+        if self.requested is None:
+            self.requested = name
+            self._announce()
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self.requested is None:
-            self.requested = signal.Signals(number).name
-            self._announce()
+            self.request(signal.Signals(number).name)
             return
         self._restore()
         if number == signal.SIGINT:

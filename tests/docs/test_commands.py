@@ -80,6 +80,7 @@ PAGES = [
     "docs/code.md",
     "docs/data.md",
     pytest.param("docs/launch.md", marks=needs("deepspeed", "vllm", "ray")),
+    pytest.param("docs/ray.md", marks=needs("ray")),
     pytest.param("docs/engines.md", marks=pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vLLM")),
     "docs/modes.md",
     pytest.param("docs/sizes.md", marks=needs("vllm", "deepspeed", "ray")),

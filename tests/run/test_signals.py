@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from align.run.signals import StopSignals
+from align.run.signals import StopSignals, request_stop
 
 LOOP = """
 import sys, time
@@ -79,3 +79,18 @@ def test_outside_the_main_thread_nothing_is_installed() -> None:
     thread.start()
     thread.join()
     assert requested == [(None, before)]
+
+
+def test_a_request_is_heard_on_any_thread_and_only_while_somebody_listens(capfd: pytest.CaptureFixture[str]) -> None:
+    heard: list[object] = []
+
+    def run() -> None:
+        with StopSignals() as stop:
+            heard.extend([request_stop("SIGTERM"), request_stop("SIGINT"), stop.requested])
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert heard == [True, True, "SIGTERM"], "the first request is the one that counts"
+    assert not request_stop("SIGTERM")
+    assert capfd.readouterr().err.count("asked to stop") == 1
