@@ -89,7 +89,7 @@ def test_rows_without_rates_are_refused_before_a_model_is_loaded(tmp_path: Path)
 )
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, base: dict[str, Any], data: dict[str, Any], words: str) -> None:
     (tmp_path / "pairs.jsonl").write_text("{}\n")
-    train = {"train": {}} if base["recipe"] == "preference" else {}
+    train: dict[str, Any] = {"train": {}} if base["recipe"] == "preference" else {}
     if base["recipe"] == "preference":
         base = {key: value for key, value in base.items() if key != "train"}
     with pytest.raises(RecipeError, match=words):

@@ -241,7 +241,7 @@ def test_check_shows_what_a_run_would_do(recipe, tmp_path):
     assert {probe.split: probe.rows for probe in plan.data} == {"train": 160, "eval": 40}
     assert "please" in plan.data[0].examples[0]
     assert plan.memory is not None
-    assert plan.memory.peak("update") > 0
+    assert plan.memory.first.peak("update") > 0
     assert any(quantity.name == "optimizer steps" for quantity in plan.quantities)
 
 

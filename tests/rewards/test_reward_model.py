@@ -246,7 +246,7 @@ def test_check_probes_the_model_and_counts_its_memory(stored, tmp_path):
     (tmp_path / "rl.json").write_text(json.dumps(recipe))
     plan = check(tmp_path / "rl.json")
     assert plan.memory is not None
-    (judge,) = [part for part in plan.memory.parts if part.name == "reward model"]
+    (judge,) = [part for part in plan.memory.first.parts if part.name == "reward model"]
     assert judge.bytes == (stored() / "model.safetensors").stat().st_size
     (probed,) = plan.rewards
     assert (probed.name, probed.mean is not None) == ("reward_model", True)

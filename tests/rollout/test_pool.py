@@ -154,7 +154,8 @@ def test_a_lost_engine_is_replaced_and_its_samples_are_written_again(kit, pool_o
 
 def test_weights_go_to_the_others_while_a_lost_engine_is_being_replaced(kit, tokenizer):
     first, second = kit.model(seed=1), kit.model(seed=2)
-    let_start, begun, told = threading.Event(), threading.Event(), []
+    let_start, begun = threading.Event(), threading.Event()
+    told: list[str] = []
     Mortal.lives = [8, 10**9]
 
     def make(index: int) -> Any:
