@@ -50,10 +50,11 @@ class Member:
     def __init__(self, *, address: str, port: int, group: str, rank: int, size: int, seconds: float) -> None:
         self._limit = timedelta(seconds=seconds)
         store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=self._limit)
-        options = dist.ProcessGroupGloo._Options()
+        gloo: Any = dist.ProcessGroupGloo  # torch's type stubs do not have all of it
+        options = gloo._Options()
         options._timeout = self._limit
-        options._devices = [dist.ProcessGroupGloo.create_device(hostname=_own_address(address, port))]
-        self._group = dist.ProcessGroupGloo(dist.PrefixStore(group, store), rank, size, options)
+        options._devices = [gloo.create_device(hostname=_own_address(address, port))]
+        self._group = gloo(dist.PrefixStore(group, store), rank, size, options)
 
     def send(self, whole: Tensor) -> None:
         """Raises RuntimeError where it did not reach everybody in time."""
