@@ -17,7 +17,7 @@ from align.errors import LostRankError, Preempted
 from align.learner.checkpoint import latest_checkpoint
 from align.recipe.schema import Launch
 
-How = Mapping[str, Any]  # resume, overwrite, allow_changes: as api.train takes them
+How = Mapping[str, Any]  # resume, overwrite, allow_changes, on: as api.train takes them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
