@@ -48,7 +48,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def measure(model: Path, folder: Path, out: Path, *, reward: str = "even", overwrite: bool = False, **more: Any) -> Difficulty:
-    asked: dict[str, Any] = {"data": [str(folder / "train.jsonl")], "num_generations": 4, "max_completion_length": 6, "seed": 1} | more
+    asked: dict[str, Any] = {
+        "data": [str(folder / "train.jsonl")],
+        "num_generations": 4,
+        "max_completion_length": 6,
+        "seed": 1,
+    } | more
     request = difficulty_request(None, model=model, rewards=[f"{folder / 'mine.py'}:{reward}"], **asked)
     return measure_difficulty(request.recipe, out, silent_console(), overwrite=overwrite)
 
