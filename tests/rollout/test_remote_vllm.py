@@ -16,7 +16,7 @@ from align.rollout.remote.blueprint import blueprint_of
 from align.rollout.remote.engine import start_engines
 from align.rollout.remote.process import HostProcess
 from align.rollout.remote.publisher import Publisher
-from align.types import Sampling
+from align.types import Completion, Sampling
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 WIDE = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}  # heads of 32, the least that it takes
@@ -41,7 +41,7 @@ def test_vllm_in_a_process_of_its_own(kit, tokenizer):
             requests = engine.interrupt()
         engine.add(requests)
         engine.publish(plain_weights(new), version=2)
-        finished = []
+        finished: list[Completion] = []
         while len(finished) < 4:
             finished += [one for _, one in engine.step()]
         logp_V = engine.next_logprobs(prompts[0])

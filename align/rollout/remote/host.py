@@ -159,11 +159,13 @@ class EngineHost:
         return bytes(logp_V.float().cpu().numpy().tobytes())
 
     def _sleep(self, payload: bytes) -> bytes:  # noqa: ARG002
-        self._on_engine_thread(lambda: self._engine and self._engine.sleep())
+        if self._engine is not None:
+            self._on_engine_thread(self._engine.sleep)
         return b""
 
     def _wake(self, payload: bytes) -> bytes:  # noqa: ARG002
-        self._on_engine_thread(lambda: self._engine and self._engine.wake())
+        if self._engine is not None:
+            self._on_engine_thread(self._engine.wake)
         return b""
 
     def _close(self, payload: bytes) -> bytes:  # noqa: ARG002

@@ -108,7 +108,7 @@ def unpack_completions(content: bytes) -> list[tuple[str, Completion]]:
     finished = []
     for row in _unpack(content, _COMPLETION):
         name, text = _text(row.pop("name")), _text(row.pop("text"))
-        lists = {key: tuple(row.pop(key)) for key in ("token_ids", "logprobs", "token_versions")}
+        lists: dict[str, Any] = {key: tuple(row.pop(key)) for key in ("token_ids", "logprobs", "token_versions")}
         finished.append((name, Completion(text=text, **lists, **row)))
     return finished
 
