@@ -60,6 +60,7 @@ CHARTS = (
     _chart("Speed", "Seconds of a step, by phase", "time/*", unit="s", stacked=True),
     _chart("Speed", "Seconds of a step", "step_time", unit="s"),
     _chart("Speed", "Throughput", "tokens_per_second", unit="tokens/s"),
+    _chart("Speed", "Engines", "engine/*", help="idle: share of the time without work"),
     _chart("Speed", "Padding", "padding_share", share=True),
 )
 _COUNTERS = ("num_tokens", "elapsed", "step", "episode", "eps", "lr", "micro_batches")  # curves that say nothing

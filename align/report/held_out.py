@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from align.evaluate.statistics import mean_with_interval, pass_at_k
+from align.evaluate.statistics import compare_paired, mean_with_interval, pass_at_k
 from align.report.record import RunRecord, StoredEvaluation
 from align.run.records import read_rows
 
@@ -58,8 +56,8 @@ def changes_of(run: RunRecord, counted: dict[str, Counts] | None = None) -> list
     return [change for k in sorted(ks) if (change := paired_change(first, last, k))]
 
 
-def paired_change(first: Counts, last: Counts, k: int, *, seed: int = 0, resamples: int = 5000) -> Change | None:
-    """The mean difference of pass@k over the problems that both have k verdicts of; the interval resamples problems.
+def paired_change(first: Counts, last: Counts, k: int) -> Change | None:
+    """The mean difference of pass@k over the problems that both have k verdicts of, see `compare_paired`.
 
     Where the same problems are compared, how hard each is cancels out, so this interval is narrower than those of the two means
     suggest. None where no problem has enough verdicts.
@@ -67,19 +65,16 @@ def paired_change(first: Counts, last: Counts, k: int, *, seed: int = 0, resampl
     common = [name for name in first if name in last and min(first[name][0], last[name][0]) >= k]
     if not common:
         return None
-    differences = np.array([pass_at_k(*last[name], k) - pass_at_k(*first[name], k) for name in common])
-    random = np.random.default_rng(seed)
-    distinct, counts = np.unique(differences, return_counts=True)
-    drawn = random.multinomial(len(differences), counts / len(differences), size=resamples) @ distinct / len(differences)
-    low, high = np.quantile(drawn, (0.025, 0.975))
+    values = ([pass_at_k(*counts[name], k) for name in common] for counts in (first, last))
+    found = compare_paired(*values, flips=1)  # its p-value is not shown
     return Change(
         name=f"pass@{k}",
-        value=float(differences.mean()),
-        low=float(low),
-        high=float(high),
-        problems=len(common),
-        rose=int((differences > 0).sum()),
-        fell=int((differences < 0).sum()),
+        value=found.difference,
+        low=found.low,
+        high=found.high,
+        problems=found.problems,
+        rose=found.higher,
+        fell=found.lower,
     )
 
 

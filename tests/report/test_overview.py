@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from align.errors import RecipeError
+from align.evaluate.statistics import mean_with_interval
 from align.report.curves import MOST_POINTS, charts_of, columns_of
 from align.report.differences import recipe_differences
 from align.report.held_out import changes_of, correct_counts, held_out, paired_change
@@ -25,7 +26,7 @@ def test_the_verdict_of_a_run_that_learned(make_run: MakeRun) -> None:
     assert sentences(make_run(rollouts=False)) == [
         ("good", "Finished: 12 of 12 steps."),
         ("good", "The reward rose from 0.208 (first 4 steps) to 0.875 (last 4)."),
-        ("good", "Held-out pass@1 rose beyond its interval: +0.500 (95 % interval +0.500 to +0.500, the same 20 problems)."),
+        ("good", "Held-out pass@1 rose beyond its interval: +0.500 (95 % interval +0.320 to +0.680, the same 20 problems)."),
         ("good", "Nothing looks broken."),
     ]
 
@@ -59,8 +60,8 @@ def test_the_change_is_taken_problem_by_problem() -> None:
     change = paired_change(first, last, 1)
     assert change is not None
     assert (change.value, change.problems, change.rose, change.fell) == (pytest.approx((0.5 + 0 - 0.25) / 3), 3, 1, 1)
-    assert change.low == pytest.approx(-0.25)
-    assert change.high == pytest.approx(0.5)
+    assert change.low == pytest.approx(1 / 12 - 4.30265 * 0.22047, abs=1e-4)  # t of 2 degrees of freedom, and the standard error
+    assert change.high == 1.0
     assert paired_change(first, last, 5) is None  # no problem has 5 verdicts
     assert paired_change({}, last, 1) is None
 
@@ -71,7 +72,9 @@ def test_the_interval_of_a_change_is_narrower_than_those_of_the_means() -> None:
     last = {str(i): (8, i % 8 + 1) for i in range(80)}
     change = paired_change(first, last, 1)
     assert change is not None
-    assert change.low == change.high == pytest.approx(1 / 8)
+    assert 0 < change.low < change.value < change.high
+    means = [mean_with_interval([correct / n for n, correct in counts.values()]) for counts in (first, last)]
+    assert change.high - change.low < min(one.high - one.low for one in means)
 
 
 def test_pass_at_k_by_k_and_counts(make_run: MakeRun) -> None:
