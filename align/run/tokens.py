@@ -17,7 +17,7 @@ _REPLACEMENT = "\ufffd"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRecord:
-    """The tokens of one completion. Numbers are NaN where a token was not trained on."""
+    """The tokens of one completion. Numbers are NaN, and null in the record, where a token was not trained on."""
 
     text: tuple[str, ...]
     logprob: np.ndarray
@@ -31,8 +31,9 @@ class TokenRecord:
         return {"tokens/text": [piece.encode("utf-8", "replace").decode() for piece in self.text], **halves}
 
 
-def _half(numbers: np.ndarray) -> np.ndarray:
-    return np.clip(numbers, -_LARGEST, _LARGEST).astype(np.float16)
+def _half(numbers: np.ndarray) -> list[np.float16 | None]:
+    halves = np.clip(numbers, -_LARGEST, _LARGEST).astype(np.float16)
+    return [None if missing else half for half, missing in zip(halves, np.isnan(numbers), strict=True)]
 
 
 class TokenTexts:
