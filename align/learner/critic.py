@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from align.algorithms.value import clipped_values, value_loss
 from align.learner.learner import Learner, Loss
 from align.learner.packing import Batch
+from align.learner.partition import Partition, whole
 from align.learner.saved import save_trained
 from align.learner.scores import ScoreLearner, score_head
 from align.learner.value_model import value_model_on
@@ -125,9 +127,13 @@ class SharedCritic:
     def load_model(self, folder: Path) -> None:
         from transformers import AutoModelForTokenClassification
 
-        loaded = AutoModelForTokenClassification.from_pretrained(folder, dtype=torch.float32)
-        values = score_head(loaded).state_dict()
-        self._policy.stepper.held.overwrite((weight, values[name]) for name, weight in self._policy.value_head.named_parameters())
+        stepper = self._policy.stepper
+        partition = Partition.of(stepper.settings)
+        with partition.loading() if partition else nullcontext():
+            loaded = AutoModelForTokenClassification.from_pretrained(folder, dtype=torch.float32)
+        values = dict(score_head(loaded).named_parameters())
+        own = self._policy.value_head.named_parameters()
+        stepper.held.overwrite((weight, whole(values[name]).detach()) for name, weight in own)
 
     def state_dict(self) -> dict[str, Any]:
         """The head's optimizer is the policy's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from align.learner.config import last_sentence, read_config
 from align.recipe.schema import Model
 
 if TYPE_CHECKING:
+    from align.learner.partition import Partition
     from align.recipe.schema import ModelInit, TokenizerInit
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -49,9 +51,10 @@ def train_tokenizer(init: TokenizerInit, texts: Iterable[str]) -> Any:
     return fast
 
 
-def build_model(init: ModelInit, tokenizer: Any, seed: int) -> Any:
+def build_model(init: ModelInit, tokenizer: Any, seed: int, partition: Partition | None = None) -> Any:
     """A causal LM of `init.model_type` with weights drawn from `seed`, in float32.
 
+    With a `partition` the first rank draws them and they are divided: which numbers a weight gets depends on all before it.
     Raises RecipeError where the settings make no configuration, or no model.
     """
     import torch
@@ -62,10 +65,14 @@ def build_model(init: ModelInit, tokenizer: Any, seed: int) -> Any:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            with nullcontext() if partition is None or partition.ranks.is_first else torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise RecipeError(
             f"the configuration makes no model: {last_sentence(error)}",
             place="model.init.config",
             fix="give sizes that divide, such as hidden_size 128 with num_attention_heads 4",
         ) from error
+    if partition is not None:
+        partition.divide(model)
+    return model

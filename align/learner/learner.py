@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from align.learner.frozen import FrozenPolicy
 from align.learner.logprobs import ActorCriticModel, LogprobModel
 from align.learner.packing import Batch
+from align.learner.partition import Partition
 from align.learner.passes import spread_out
 from align.learner.plain import plain_weights
 from align.learner.saved import load_trained, save_trained
@@ -60,7 +61,7 @@ class Learner:
             enable_checkpointing(causal_lm)
         if not dropout:
             switch_dropout_off(causal_lm)
-        original = copy.deepcopy(causal_lm) if reference and not self.adapter else None
+        original = self._original(causal_lm, train) if reference and not self.adapter else None
         options: Any = {"temperature": temperature, "entropy_gradient": entropy_gradient}
         policy = (ActorCriticModel if value_head else LogprobModel)(causal_lm, **options)
         apart = {"value_head": value_head} if value_head else None
@@ -195,14 +196,14 @@ class Learner:
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
         if self.reference is not None and self._reference_moved:
-            state["reference"] = self.reference.module.causal_lm.state_dict()
+            state["reference"] = self.reference.state_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave; learning rate, decay and the like stay those of the recipe."""
         self.stepper.load_state_dict(state)
         if "reference" in state and self.reference is not None:
-            self.reference.module.causal_lm.load_state_dict(state["reference"])
+            self.reference.load_state_dict(state["reference"])
             self._reference_moved = True
         torch.set_rng_state(state["rng"])
         if torch.cuda.is_available() and len(state["cuda_rng"]) == torch.cuda.device_count():
@@ -215,6 +216,12 @@ class Learner:
     def load_model(self, folder: Path) -> None:
         """Take over the weights that `save_model` wrote."""
         load_trained(self.model, folder, self.stepper)
+
+    @staticmethod
+    def _original(causal_lm: Any, train: Optimization) -> Any:
+        """A copy of the model as it is now."""
+        partition = Partition.of(train)
+        return copy.deepcopy(causal_lm) if partition is None else partition.copy(causal_lm)
 
     def _outputs(self, batch: Batch) -> tuple[Tensor, ...]:
         self.stepper.module.eval()

@@ -104,7 +104,8 @@ class ActorCriticModel(LogprobModel):
 
     def __init__(self, causal_lm: Any, **options: Any) -> None:
         super().__init__(causal_lm, **options)
-        self.value_head = nn.Linear(int(self.unwrapped.get_output_embeddings().weight.shape[1]), 1)
+        head = self.unwrapped.get_output_embeddings().weight
+        self.value_head = nn.Linear(int(getattr(head, "ds_shape", head.shape)[1]), 1)
         for parameter in self.value_head.parameters():
             nn.init.zeros_(parameter)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from align.learner.fresh import build_model, train_tokenizer
 from align.learner.trained import model_folder
 
 if TYPE_CHECKING:
+    from align.learner.partition import Partition
     from align.recipe.schema import Lora, Model
 
 
@@ -31,17 +33,23 @@ def load_tokenizer(model: Model, texts: Iterable[str] = ()) -> Any:
     return tokenizer
 
 
-def load_model(model: Model, tokenizer: Any, *, seed: int = 0) -> Any:
-    """The causal LM of a recipe, weights in float32, with fresh LoRA adapters where the recipe asks for them."""
+def load_model(model: Model, tokenizer: Any, *, seed: int = 0, partition: Partition | None = None) -> Any:
+    """The causal LM of a recipe, weights in float32, with fresh LoRA adapters where the recipe asks for them.
+
+    With a `partition` it is divided between the ranks before any of them has all of it; adapters each has whole.
+    """
     import torch
 
-    causal_lm = build_model(model.init, tokenizer, seed) if model.init else load_weights(model, dtype=torch.float32)
+    if model.init:
+        causal_lm = build_model(model.init, tokenizer, seed, partition)
+    else:
+        causal_lm = load_weights(model, dtype=torch.float32, partition=partition)
     if tokenizer.eos_token_id is not None:
         causal_lm.generation_config.eos_token_id = _end_tokens(causal_lm, tokenizer)
     return causal_lm if model.lora is None else with_lora(causal_lm, model.lora, seed)
 
 
-def load_weights(model: Model, dtype: Any) -> Any:
+def load_weights(model: Model, dtype: Any, partition: Partition | None = None) -> Any:
     """The causal LM at `model.path`; adapters that are saved there are merged into their base model.
 
     Raises CheckpointError where new adapters are asked for on top: what they would be saved with has no merged model to name.
@@ -49,8 +57,9 @@ def load_weights(model: Model, dtype: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     folder = Path(model_folder(str(model.path)))
+    arguments = {"dtype": dtype, "attn_implementation": model.attn_implementation}
     if not (folder / "adapter_config.json").is_file():
-        return load_pretrained(AutoModelForCausalLM, model, dtype=dtype, attn_implementation=model.attn_implementation)
+        return load_pretrained(AutoModelForCausalLM, model, partition=partition, **arguments)
     if model.lora is not None:
         raise CheckpointError(
             f"{model.path} holds LoRA adapters, and new adapters need a whole model under them",
@@ -59,8 +68,9 @@ def load_weights(model: Model, dtype: Any) -> Any:
         )
     from peft import AutoPeftModelForCausalLM
 
-    adapted = load_pretrained(AutoPeftModelForCausalLM, model, dtype=dtype, attn_implementation=model.attn_implementation)
-    return adapted.merge_and_unload().requires_grad_(True)
+    adapted = load_pretrained(AutoPeftModelForCausalLM, model, partition=partition, **arguments)
+    merged = adapted.merge_and_unload() if partition is None else partition.merged(adapted)
+    return merged.requires_grad_(True)
 
 
 def _end_tokens(causal_lm: Any, tokenizer: Any) -> list[int]:
@@ -85,7 +95,9 @@ def with_lora(causal_lm: Any, lora: Lora, seed: int) -> Any:
         return get_peft_model(causal_lm, config)
 
 
-def load_pretrained(factory: Any, model: Model, *, place: str = "model.path", **arguments: Any) -> Any:
+def load_pretrained(
+    factory: Any, model: Model, *, place: str = "model.path", partition: Partition | None = None, **arguments: Any
+) -> Any:
     """`from_pretrained` with errors that say what to do, and where the recipe names the model: at `place`."""
     from safetensors import SafetensorError
     from transformers.utils.logging import disable_progress_bar
@@ -99,9 +111,10 @@ def load_pretrained(factory: Any, model: Model, *, place: str = "model.path", **
             fix="give an existing folder, check the network, or set HF_HUB_OFFLINE=1 where the model is in the cache already",
         )
     try:
-        return factory.from_pretrained(
-            path, revision=model.revision or "main", trust_remote_code=model.trust_remote_code, **arguments
-        )
+        with partition.loading(arguments["dtype"]) if partition else nullcontext():
+            return factory.from_pretrained(
+                path, revision=model.revision or "main", trust_remote_code=model.trust_remote_code, **arguments
+            )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot load {path!r}: {first_line(error)}",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from align.learner.packing import Batch
+from align.learner.partition import whole
 from align.learner.preference_batch import PromptAndCompletion, pack_sequences, sequence_sums
 from align.storage import storage_errors
 
@@ -81,12 +82,16 @@ class Reference:
 
 
 def fingerprint(causal_lm: Any, dtype: str) -> str:
-    """A hash of the weights, adapters left out, and of the precision they are computed in."""
+    """A hash of the weights, adapters left out, and of the precision they are computed in.
+
+    All ranks call: of divided weights one is gathered at a time.
+    """
     digest = hashlib.sha256(dtype.encode())
     for name, parameter in causal_lm.named_parameters():
         if "lora_" not in name:
-            digest.update(str(tuple(parameter.shape)).encode())
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+            weight = whole(parameter)
+            digest.update(str(tuple(weight.shape)).encode())
+            digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

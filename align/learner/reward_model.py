@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from align.errors import CheckpointError, RecipeError, first_line
 from align.learner.config import last_sentence, read_config
 from align.learner.model import load_pretrained, load_weights
 from align.learner.packing import Batch
+from align.learner.partition import Partition
 from align.learner.scores import ScoreLearner
 from align.learner.trained import CARD, model_folder
 
@@ -113,14 +114,14 @@ def build_reward_model(recipe: RewardModelRecipe, tokenizer: Any) -> Any:
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
     with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(recipe.seed)
-        factory = _factory(recipe.algorithm.loss)
+        factory, partition = _factory(recipe.algorithm.loss), Partition.of(recipe.train)
         if model.init is not None:
-            built = _fresh(factory, model, len(tokenizer), names)
+            built = _fresh(factory, model, len(tokenizer), names, partition)
         elif (Path(model_folder(str(model.path))) / "adapter_config.json").is_file():
             built = _on_trunk_of(load_weights(model, torch.float32), factory, names)
         else:
             arguments: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": model.attn_implementation, **names}
-            built = load_pretrained(factory, model, num_labels=len(labels), **arguments)
+            built = load_pretrained(factory, model, num_labels=len(labels), partition=partition, **arguments)
         built.config.pad_token_id = tokenizer.pad_token_id
         return built if model.lora is None else _adapted(built, recipe)
 
@@ -148,17 +149,21 @@ def _factory(loss: str) -> Any:
     return AutoModelForTokenClassification if loss == "process" else AutoModelForSequenceClassification
 
 
-def _fresh(factory: Any, model: Model, vocab_size: int, names: Mapping[str, Any]) -> Any:
+def _fresh(factory: Any, model: Model, vocab_size: int, names: Mapping[str, Any], partition: Partition | None) -> Any:
     config = read_config(model, "model.init.config", vocab_size=vocab_size)
     config.bos_token_id = None
     try:
-        return factory.from_config(_labelled(config, names), dtype=torch.float32)
+        with nullcontext() if partition is None or partition.ranks.is_first else torch.device("meta"):
+            built = factory.from_config(_labelled(config, names), dtype=torch.float32)
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise RecipeError(
             f"the configuration makes no reward model: {last_sentence(error)}",
             place="model.init.config",
             fix="give sizes that divide, and a model_type that transformers has a classification model for, such as llama",
         ) from error
+    if partition is not None:
+        partition.divide(built)
+    return built
 
 
 def _on_trunk_of(causal_lm: Any, factory: Any, names: Mapping[str, Any]) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
+
+from align.learner.partition import Partition, whole
 
 if TYPE_CHECKING:
     from align.learner.stepper import Stepper
@@ -33,10 +36,12 @@ def load_trained(model: Any, folder: Path, stepper: Stepper) -> None:
         with stepper.held.overwriting(parameter for parameter in model.parameters() if parameter.requires_grad):
             set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
     else:
-        loaded = type(model).from_pretrained(folder, dtype=torch.float32).state_dict()
+        partition = Partition.of(stepper.settings)
+        with partition.loading() if partition else nullcontext():
+            loaded = type(model).from_pretrained(folder, dtype=torch.float32).state_dict(keep_vars=True)
         own = model.state_dict(keep_vars=True)
         assert own.keys() == loaded.keys(), "the folder holds another architecture"
-        stepper.held.overwrite((own[name], value) for name, value in loaded.items())
+        stepper.held.overwrite((own[name], whole(value).detach()) for name, value in loaded.items())
 
 
 def whole_weights(model: Any, stepper: Stepper, *, trained_only: bool) -> dict[str, Tensor] | None:

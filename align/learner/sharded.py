@@ -56,13 +56,13 @@ class Sharded:
         self.optimizer = adamw(module, LookingAdamW)
         assert isinstance(self.optimizer, LookingAdamW)
         self._groups = [list(group["params"]) for group in self.optimizer.param_groups]
-        self.module = self._engine = _engine(_Autocast(module, autocast), self.optimizer, ranks, train)
+        self.module = self._engine = start_engine(Autocast(module, autocast), ranks, train, self.optimizer)
         self._zero = self._engine.optimizer
         self._wanted = self._learned = False
         self.optimizer.may_step = lambda: self._wanted and float(self._zero._global_grad_norm) > 0
         self._make_moments()
         if self._stage == 3:
-            _gather_heads_once(module)
+            gather_heads_once(module)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         self._engine.set_gradient_accumulation_boundary(is_boundary=last)
@@ -129,16 +129,7 @@ class Sharded:
                 value.zero_()
 
     def _gathered(self, weights: Sequence[Tensor], *, change: bool = False) -> AbstractContextManager[Any]:
-        """A context in which sharded weights are whole; with `change` the first rank's are kept."""
-        sharded = [weight for weight in weights if hasattr(weight, "ds_id")]
-        if not sharded:
-            return nullcontext()
-        from deepspeed.runtime.zero import GatheredParameters
-        from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
-
-        if any(weight.ds_status == ZeroParamStatus.INFLIGHT for weight in sharded):  # type: ignore[attr-defined]
-            self._zero.empty_partition_cache()  # a forward pass has fetched for a backward pass that did not follow
-        return GatheredParameters(sharded, modifier_rank=0 if change else None)
+        return gathered(self._zero, weights, change=change)
 
     def _numbered(self) -> Iterator[tuple[int, nn.Parameter, list[Tensor]]]:
         """(number, parameter, counts of its steps) of all that are trained, in the order of the optimizer without DeepSpeed."""
@@ -187,7 +178,7 @@ class Sharded:
             (safe_set_local_optimizer_state if self._stage == 3 else safe_set_full_optimizer_state)(parameter, value, name)
 
 
-class _Autocast(nn.Module):
+class Autocast(nn.Module):
     """Runs a module in the precision of the recipe: DeepSpeed switches an autocast around its engine off."""
 
     def __init__(self, module: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
@@ -199,7 +190,20 @@ class _Autocast(nn.Module):
             return self.module(*arguments, **options)
 
 
-def _gather_heads_once(module: nn.Module) -> None:
+def gathered(zero: Any, weights: Sequence[Tensor], *, change: bool = False) -> AbstractContextManager[Any]:
+    """A context in which sharded weights of a `zero` optimizer are whole; with `change` the first rank's are kept."""
+    sharded = [weight for weight in weights if hasattr(weight, "ds_id")]
+    if not sharded:
+        return nullcontext()
+    from deepspeed.runtime.zero import GatheredParameters
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    if any(weight.ds_status == ZeroParamStatus.INFLIGHT for weight in sharded):  # type: ignore[attr-defined]
+        zero.empty_partition_cache()  # a forward pass has fetched for a backward pass that did not follow
+    return GatheredParameters(sharded, modifier_rank=0 if change else None)
+
+
+def gather_heads_once(module: nn.Module) -> None:
     """Have an output head's weights gathered for all slices of logits together."""
     from deepspeed.runtime.zero import register_external_parameter
 
@@ -213,7 +217,8 @@ def _gather_heads_once(module: nn.Module) -> None:
                 register_external_parameter(slices, parameter)
 
 
-def _engine(module: nn.Module, optimizer: Optimizer, ranks: Ranks, train: Optimization) -> Any:
+def start_deepspeed(ranks: Ranks) -> None:
+    """Tell DeepSpeed what it reads from the environment, before it is imported or asked for anything."""
     on_gpu = ranks.device.type == "cuda"
     if not on_gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -225,8 +230,17 @@ def _engine(module: nn.Module, optimizer: Optimizer, ranks: Ranks, train: Optimi
     if not on_gpu:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # is compiled at the first start, for half a minute
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)  # it is DeepSpeed that calls it
+
+
+def start_engine(module: nn.Module, ranks: Ranks, train: Optimization, optimizer: Optimizer | None = None) -> Any:
+    """DeepSpeed's engine around a module; without an optimizer one that only computes."""
+    start_deepspeed(ranks)
+    import deepspeed
+
     deepspeed.utils.logger.setLevel("ERROR")  # else it warns of an optimizer that it does not know
-    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=configuration(train, on_gpu=on_gpu))
+    engine, *_ = deepspeed.initialize(
+        model=module, optimizer=optimizer, config=configuration(train, on_gpu=ranks.device.type == "cuda")
+    )
     deepspeed.utils.logger.setLevel("WARNING")
     return engine
 

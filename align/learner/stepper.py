@@ -14,6 +14,7 @@ from transformers import get_scheduler
 
 from align.errors import NumericsError
 from align.learner.packing import Batch, padding_share
+from align.learner.partition import shape_of
 from align.learner.passes import Passes
 from align.learner.ranks import Ranks
 from align.learner.replicated import Held, Replicated
@@ -186,9 +187,10 @@ def _adamw(
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             part = name.partition(".")[0] if name.partition(".")[0] in settings else ""
-            decay = settings[part].weight_decay if parameter.ndim > 1 else 0.0
+            matrix = len(shape_of(parameter)) > 1
+            decay = settings[part].weight_decay if matrix else 0.0
             group = {"part": part, "lr": settings[part].learning_rate, "weight_decay": decay, "params": []}
-            groups.setdefault((part, parameter.ndim > 1), group)["params"].append(parameter)
+            groups.setdefault((part, matrix), group)["params"].append(parameter)
     train = settings[""]
     betas = (train.adam_beta1, train.adam_beta2)
     return kind(list(groups.values()), lr=train.learning_rate, betas=betas, eps=train.adam_epsilon, fused=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from align.errors import CheckpointError
 from align.learner.config import no_value_model
 from align.learner.model import load_pretrained, load_tokenizer
+from align.learner.partition import Partition, changing, shape_of
 from align.learner.scores import HEADS, score_head
 from align.learner.trained import critic_folder
 
@@ -50,10 +51,11 @@ def value_model_on(causal_lm: Any, head: Mapping[str, Tensor] | None) -> Any:
     return model
 
 
-def load_value_model(model: Model, path: str, tokenizer: Any, place: str = PLACE) -> Any:
+def load_value_model(model: Model, path: str, tokenizer: Any, place: str = PLACE, partition: Partition | None = None) -> Any:
     """The value model at `path`: a causal LM's or a reward model's folder or hub id, an earlier critic, or a run with one.
 
-    A head with one number is taken over; where there is none it says 0 of everything. `model` gives the attention kernel.
+    A head with one number is taken over; where there is none it says 0 of everything. `model` gives the attention kernel,
+    and with a `partition` the ranks divide it.
     Raises CheckpointError where it cannot be loaded, or reads other tokens than `tokenizer` gives.
     """
     from transformers import AutoModelForTokenClassification
@@ -70,6 +72,7 @@ def load_value_model(model: Model, path: str, tokenizer: Any, place: str = PLACE
             AutoModelForTokenClassification,
             where,
             place=place,
+            partition=partition,
             dtype=torch.float32,
             attn_implementation=model.attn_implementation,
             num_labels=1,
@@ -78,7 +81,8 @@ def load_value_model(model: Model, path: str, tokenizer: Any, place: str = PLACE
     _check_vocabulary(loaded, where, tokenizer, path, place)
     for name in report["missing_keys"]:
         if name.split(".")[0] in HEADS:
-            nn.init.zeros_(loaded.get_parameter(name))
+            with changing(loaded.get_parameter(name)) as weight:
+                nn.init.zeros_(weight)
     return loaded
 
 
@@ -96,7 +100,7 @@ def _silence() -> Iterator[None]:
 
 def _check_vocabulary(loaded: Any, where: Model, tokenizer: Any, path: str, place: str) -> None:
     """Refuse a critic that was trained on other tokens than those that the policy writes."""
-    rows = int(loaded.get_input_embeddings().weight.shape[0])
+    rows = int(shape_of(loaded.get_input_embeddings().weight)[0])
     known = not Path(str(where.path)).is_dir() or any(Path(str(where.path)).glob("tokenizer*"))
     if rows < len(tokenizer) or (known and load_tokenizer(where).get_vocab() != tokenizer.get_vocab()):
         raise CheckpointError(

@@ -19,6 +19,7 @@ from align.evaluate.pairs import HeldOutResult, JudgedPair, judge_pairs
 from align.learner.frozen import FrozenPolicy
 from align.learner.learner import Learner, Which
 from align.learner.model import load_model, load_tokenizer
+from align.learner.partition import Partition
 from align.learner.preference_batch import Item, PreferenceBatch, completions, pack_preferences
 from align.learner.reference import Reference, fingerprint
 from align.loops.preference_loss import compared, recipe_terms
@@ -79,7 +80,8 @@ def open_preference_site(recipe: PreferenceRecipe, rows: Rows, console: RunConso
     """Load the model and the data."""
     with console.activity(f"loading the model {recipe.model.path or '(fresh weights)'}"):
         tokenizer = load_tokenizer(recipe.model, row_texts(rows.train))
-        causal_lm = load_model(recipe.model, tokenizer, seed=recipe.seed)
+        partition = Partition.of(recipe.train)
+        causal_lm = load_model(recipe.model, tokenizer, seed=recipe.seed, partition=partition)
     with console.activity("preparing the data"):
         train = _items(recipe, rows.train, tokenizer, row_kind(recipe.algorithm))
         held_out = _items(recipe, rows.eval, tokenizer, "pair") if rows.eval else None
@@ -89,7 +91,7 @@ def open_preference_site(recipe: PreferenceRecipe, rows: Rows, console: RunConso
     if recipe.algorithm.margin_scale is not None:
         require_margins(train)
     pairs = [pair for found in held_out.by_source for pair in found] if held_out else []
-    mark = fingerprint(causal_lm, recipe.model.dtype)  # before the weights may be sharded
+    mark = fingerprint(causal_lm, recipe.model.dtype)  # before the learner takes the weights over
     learner = Learner(causal_lm, recipe.train, total_updates=recipe.train.steps, dtype=recipe.model.dtype, dropout=False)
     yield PreferenceSite(
         recipe=recipe,
@@ -128,6 +130,7 @@ def _reference(recipe: PreferenceRecipe, learner: Learner, tokenizer: Any, mark:
             place="algorithm.reference",
             fix="take a reference of the same model family, with the same vocabulary",
         )
-    causal_lm = load_model(model, tokenizer)
+    causal_lm = load_model(model, tokenizer, partition=Partition.of(recipe.train))
+    mark = fingerprint(causal_lm, dtype)
     frozen = FrozenPolicy(causal_lm, recipe.train, device=learner.stepper.passes.device, dtype=dtype)
-    return Reference(folder, fingerprint(causal_lm, dtype), frozen.logprobs, writes=first)
+    return Reference(folder, mark, frozen.logprobs, writes=first)

@@ -14,6 +14,7 @@ import torch
 from align.errors import Preempted
 from align.evaluate.generate import evaluate_model, spread
 from align.learner.checkpoint import Checkpoint, checkpoint_path, resume_checkpoint, write_checkpoint
+from align.learner.partition import Partition
 from align.learner.ranks import Ranks
 from align.loops.best import Standing, is_kept, keep_best, standing, undisturbed
 from align.recipe.evaluation import evaluation_sampling
@@ -349,14 +350,19 @@ class Session:
         self.run.rewind(checkpoint.step)
         return checkpoint
 
+    def _stored(self, file: Path) -> Any:
+        """A learner's state. Where ranks divide it, each reads its part of a mapped file."""
+        divided = Partition.of(self.recipe.train) is not None
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=divided)
+
     def _restore(self) -> None:
         checkpoint = self.agreed(self._last_checkpoint)
         trainer = checkpoint.path / "trainer"
         self._site.learner.load_model(checkpoint.path)
-        self._site.learner.load_state_dict(torch.load(trainer / "learner.pt", map_location="cpu", weights_only=True))
+        self._site.learner.load_state_dict(self._stored(trainer / "learner.pt"))
         for name, model in self._models.items():
             model.load_model(checkpoint.path / name)
-            model.load_state_dict(torch.load(trainer / f"{name}.pt", map_location="cpu", weights_only=True))
+            model.load_state_dict(self._stored(trainer / f"{name}.pt"))
         state = json.loads((trainer / "state.json").read_text())
         for name, part in self._parts.items():
             part.load_state_dict(state["parts"][name])

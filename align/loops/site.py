@@ -21,6 +21,7 @@ from align.data.prompts import load_prompts
 from align.data.sources import row_texts
 from align.learner.learner import Learner
 from align.learner.model import load_model, load_tokenizer
+from align.learner.partition import Partition
 from align.learner.ranks import Ranks
 from align.loops.engines import blueprint_for, open_engines
 from align.loops.preflight import Rows
@@ -69,7 +70,8 @@ def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_opti
     with Scorer(open_rewards(recipe, console.activity, console.show) if first else RewardStack([])) as scorer:
         with console.activity(f"loading the model {recipe.model.path or '(fresh weights)'}"):
             tokenizer = load_tokenizer(recipe.model, row_texts(rows.train))
-            causal_lm = load_model(recipe.model, tokenizer, seed=recipe.seed)
+            partition = Partition.of(recipe.train)
+            causal_lm = load_model(recipe.model, tokenizer, seed=recipe.seed, partition=partition)
         with console.activity("preparing the data"):
             train, evaluation = _items(recipe, tokenizer, rows)
         for items in (train, evaluation) if evaluation else (train,):
@@ -80,7 +82,7 @@ def open_site(recipe: TrainRecipe, rows: Rows, console: RunConsole, learner_opti
         rollout = getattr(recipe, "rollout", None) or Rollout()
         apart = recipe.launch.engines if getattr(recipe, "rollout", None) else 0
         blueprint = blueprint_for(recipe, rollout, causal_lm, tokenizer) if first and apart else None
-        sampled = _sampled_model(causal_lm, recipe, rollout) if first and not apart else None
+        sampled = None if apart else _sampled_model(causal_lm, recipe, rollout, partition)
         learner = Learner(causal_lm, recipe.train, dtype=recipe.model.dtype, **learner_options)
         starts = rollout.engine != "transformers"  # which is there with the model
         with console.activity(f"starting {rollout.engine}") if starts or blueprint else nullcontext():
@@ -135,15 +137,22 @@ def _open_engine(rollout: Rollout, model: Any, tokenizer: Any, dtype: str) -> St
     return TransformersEngine(model, tokenizer, max_batch_sequences=rollout.max_batch_sequences)
 
 
-def _sampled_model(model: Any, recipe: TrainRecipe, rollout: Rollout) -> Any:
+def _sampled_model(model: Any, recipe: TrainRecipe, rollout: Rollout, partition: Partition | None) -> Any:
     """What the engine samples from: the learner's own model, or a copy that publishing keeps up to date.
 
-    The transformers engine needs one in bfloat16, where the learner's weights are about to be sharded, and beside training.
+    The transformers engine needs one in bfloat16, where the learner's weights are about to be sharded, and beside training. Of
+    several ranks the first one alone samples; where weights are divided, all have to call.
     """
     half, sharded = recipe.model.dtype == "bfloat16", recipe.train.zero_stage == 3
     if rollout.engine != "transformers" or not (half or sharded or rollout.mode != "sync"):
         return model
-    copied = copy.deepcopy(model).requires_grad_(False)
+    if partition is not None:
+        copied = partition.whole_copy(model, torch.bfloat16 if half else torch.float32)
+    else:
+        copied = copy.deepcopy(model) if Ranks.present().is_first else None
+    if copied is None:
+        return None
+    copied.requires_grad_(False)
     return copied.to(torch.bfloat16) if half else copied
 
 

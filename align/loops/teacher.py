@@ -9,6 +9,7 @@ import torch
 from align.errors import RecipeError
 from align.learner.frozen import FrozenPolicy
 from align.learner.model import load_tokenizer, load_weights
+from align.learner.partition import Partition
 
 if TYPE_CHECKING:
     from align.loops.site import Site
@@ -33,7 +34,7 @@ def open_teacher(recipe: RLRecipe, site: Site) -> FrozenPolicy | None:
         )
     dtype = teacher.dtype or recipe.model.dtype
     return FrozenPolicy(
-        load_weights(teacher.as_model(), dtype=torch.float32 if dtype == "float32" else torch.bfloat16),
+        load_weights(teacher.as_model(), torch.float32 if dtype == "float32" else torch.bfloat16, Partition.of(recipe.train)),
         recipe.train,
         device=site.learner.stepper.passes.device,
         dtype=dtype,

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from align.algorithms.methods import Method
 from align.learner.critic import Critic, SeparateCritic, SharedCritic, critic_optimization
-from align.learner.value_model import load_value_model, value_model_of
+from align.learner.model import load_model
+from align.learner.partition import Partition
+from align.learner.value_model import load_value_model, value_model_of, value_model_on
 from align.loops.site import Site
 from align.recipe.schema import Critic as Settings
 
@@ -24,10 +26,15 @@ def open_critic(recipe: RLRecipe, method: Method, site: Site) -> Critic | None:
     settings = recipe.algorithm.critic or Settings()
     if settings.trunk == "shared":
         return SharedCritic(site.learner, settings)
+    partition = Partition.of(recipe.train)
     if settings.path is not None:
-        model = load_value_model(recipe.model, settings.path, site.tokenizer)
+        model = load_value_model(recipe.model, settings.path, site.tokenizer, partition=partition)
     elif recipe.model.lora is not None:
-        model = load_value_model(recipe.model, str(recipe.model.path), site.tokenizer, place="model.path")
+        path = str(recipe.model.path)
+        model = load_value_model(recipe.model, path, site.tokenizer, place="model.path", partition=partition)
+    elif recipe.train.zero_stage == 3:  # of the policy's weights, each rank has its part
+        loaded = load_model(recipe.model, site.tokenizer, seed=recipe.seed, partition=partition)
+        model = value_model_on(loaded, None)
     else:
         model = value_model_of(site.learner.model)
     return SeparateCritic(

@@ -1,7 +1,11 @@
 """What the tests of several ranks do on each rank, and alone: `python -m tests.learner.rank_cases FOLDER STAGE CASE ...`."""
 
 import copy
+import gc
+import re
 import sys
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,11 +16,14 @@ from torch import distributed
 from align.learner import logprobs, sharded
 from align.learner.critic import SharedCritic
 from align.learner.fresh import build_model, train_tokenizer
+from align.learner.frozen import FrozenPolicy
 from align.learner.learner import Learner
-from align.learner.model import load_model
+from align.learner.model import load_model, load_weights
+from align.learner.partition import Partition
 from align.learner.ranks import Ranks
+from align.learner.reference import fingerprint
 from align.learner.scores import ScoreLearner
-from align.learner.value_model import value_model_of
+from align.learner.value_model import load_value_model, value_model_of, value_model_on
 from align.recipe.schema import Critic, Lora, Model, ModelInit, Optimization
 from tests.learner.conftest import SIZES, make_batch
 
@@ -32,9 +39,11 @@ def settings(stage, **own):
     return Optimization(**{**usual, **chosen, **own})
 
 
-def make_learner(stage, lora=None, tied=False, options=None, **own):
-    model = Model(init=ModelInit(config=SIZES | {"tie_word_embeddings": tied}), lora=lora)
-    return Learner(load_model(model, TOKENIZER, seed=0), settings(stage, **own), total_updates=20, **(options or {}))
+def make_learner(stage, lora=None, tied=False, options=None, path=None, **own):
+    init = None if path else ModelInit(config=SIZES | {"tie_word_embeddings": tied})
+    train = settings(stage, **own)
+    causal_lm = load_model(Model(path=path, init=init, lora=lora), TOKENIZER, seed=0, partition=Partition.of(train))
+    return Learner(causal_lm, train, total_updates=20, **(options or {}))
 
 
 def grouped(lengths=LENGTHS):
@@ -232,6 +241,150 @@ def resumed(stage, folder):
     learner.load_model(folder / "from" / "model")
     learner.load_state_dict(torch.load(folder / "from" / "learner.pt", weights_only=True))
     return result(learner, [learner.update(batch, policy_gradient(batch), index=index) for index in range(5, 10)])
+
+
+def stored_model(folder, tied):
+    """A model of an untrained folder, in several files; of ranks that of the one process that has run before."""
+    earlier = folder / "from" / f"stored-{tied}"
+    if earlier.is_dir():
+        return str(earlier)
+    stored = load_model(Model(init=ModelInit(config=SIZES | {"tie_word_embeddings": tied})), TOKENIZER, seed=7)
+    own = folder / f"stored-{tied}"
+    stored.to(torch.bfloat16 if tied else torch.float32).save_pretrained(own, max_shard_size="20KB")
+    TOKENIZER.save_pretrained(own)
+    assert len(list(own.glob("*.safetensors"))) > 2
+    return str(own)
+
+
+def adapters_on(path, folder):
+    """A folder of adapters on a model, as a checkpoint has them: written by the one process that has run before."""
+    earlier = folder / "from" / "adapters"
+    if not earlier.is_dir():
+        adapted = load_model(Model(path=path, lora=Lora(r=4, alpha=8)), TOKENIZER, seed=3)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            for name, weight in adapted.named_parameters():
+                if "lora_B" in name:
+                    torch.nn.init.normal_(weight, std=0.1)
+        earlier = folder / "adapters"
+        adapted.save_pretrained(earlier)
+        TOKENIZER.save_pretrained(earlier)
+    return Model(path=str(earlier))
+
+
+def loaded(stage, folder):
+    """A model from files, with a reference; with tied weights in half the precision; and under adapters."""
+    batch, results = grouped(), {}
+    variants: list[Any] = [(False, None), (True, None), (False, Lora(r=4, alpha=8))]
+    for tied, lora in variants:
+        path = stored_model(folder, tied)
+        learner = make_learner(stage, lora=lora, path=path, options={"reference": True})
+        mark = fingerprint(load_model(Model(path=path), TOKENIZER, partition=Partition.of(settings(stage))), "float32")
+        updates = [learner.update(batch, policy_gradient(batch), index=index) for index in range(4)]
+        reference = [learner.logprobs(batch, "reference")]
+        if lora is None:
+            learner.move_reference(0.5)
+            state = read(learner.state_dict())
+            again = make_learner(stage, path=path, options={"reference": True})
+            again.load_state_dict(state)
+            reference += [one.logprobs(batch, "reference") for one in (learner, again)]
+        plain = {name: weight.detach().clone() for name, weight in learner.weights(plain=True)}
+        results[f"{tied} {lora is None}"] = result(learner, updates, mark=mark, reference=reference, plain=plain)
+    last = results["False True"]
+    return {**last, "all": results}
+
+
+def asked(stage, folder):
+    """A teacher in bfloat16, critics of a causal LM's files and on its layers, and the sampler's whole copy."""
+    train, batch = settings(stage), grouped()
+    partition = Partition.of(train)
+    where = Model(path=stored_model(folder, tied=False))
+    teacher, half = (
+        FrozenPolicy(load_weights(where, getattr(torch, dtype), partition), train, device=torch.device("cpu"), dtype=dtype)
+        for dtype in ("float32", "bfloat16")
+    )
+    assert {weight.dtype for weight in half.module.parameters()} == {torch.bfloat16}
+    assert 1e-4 < (half.logprobs(batch) - teacher.logprobs(batch)).abs().max() < 1e-1
+    learner = make_learner(stage)
+    critic = ScoreLearner(
+        load_value_model(where, where.path, TOKENIZER, partition=partition), train, total_updates=20, at="before"
+    )
+    tokens = batch.mask_N.sum()
+
+    def loss(micro, value_N):
+        return ((value_N - micro.advantage_N) * micro.mask_N).square().sum() / tokens, {}
+
+    updates = [critic.update(batch, loss, index=index) for index in range(3)]
+    values = critic.scores(batch)
+    critic.save_model(folder / "asked")
+    again = ScoreLearner(value_model_on(load_model(where, TOKENIZER, partition=partition), None), train, total_updates=20,
+                         at="before")  # fmt: skip
+    assert not again.scores(batch).any()
+    again.load_model(folder / "asked")
+    assert torch.allclose(again.scores(batch), values, atol=1e-6)
+    causal_lm = load_weights(adapters_on(where.path, folder), torch.float32, partition)
+    copied = causal_lm if partition is None else partition.whole_copy(causal_lm, torch.float32)
+    copies = {} if copied is None else {name: weight.detach().clone() for name, weight in copied.named_parameters()}
+    return result(learner, updates, values=values, teacher=teacher.logprobs(batch), copies=read(copies))
+
+
+def memory(stage, folder):
+    """Bytes of a model in float32, and the most that a rank has of its own while it gets it: divided, a copy, and whole."""
+    partition = Partition.of(settings(stage))
+    assert partition is not None
+    big = SIZES | {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 10, "num_attention_heads": 8}
+    if partition.ranks.is_first:
+        for name, sizes in (("big", big), ("small", SIZES)):
+            stored = load_model(Model(init=ModelInit(config=sizes)), TOKENIZER).to(torch.bfloat16)
+            stored.save_pretrained(folder / name, max_shard_size="10MB")
+            TOKENIZER.save_pretrained(folder / name)
+            adapters_on(str(folder / name), folder / f"{name}-adapted")
+        del stored
+    partition.ranks.wait()
+
+    def files(name):
+        return load_model(Model(path=str(folder / name)), TOKENIZER, partition=partition)
+
+    def merged(name):
+        return load_model(Model(path=str(folder / f"{name}-adapted" / "adapters")), TOKENIZER, partition=partition)
+
+    def whole(name):
+        return load_model(Model(path=str(folder / name)), TOKENIZER)
+
+    for get in (files, merged, whole):
+        get("small")  # what is imported, and buffers of messages
+    found = {}
+    for get in (files, merged, whole):
+        found[get.__name__], model = peak(partial(get, "big"))
+        if get is files:
+            found["copied"], copied = peak(partial(partition.copy, model))
+            del copied
+    return {**found, "bytes": sum(4 * weight.numel() for weight in model.parameters())}
+
+
+def peak(make):
+    """The most own bytes over those of the beginning, looked at a thousand times a second; and what is made."""
+    gc.collect()
+    before, seen, done = own_bytes(), [], threading.Event()
+
+    def watch():
+        while not done.wait(0.001):
+            seen.append(own_bytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        made = make()
+        seen.append(own_bytes())
+    finally:
+        done.set()
+        watcher.join()
+    return max(seen) - before, made
+
+
+def own_bytes():
+    """Memory of this process that no file stands behind: pages of mapped files can be dropped at any time."""
+    return 1024 * int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
 def started_apart(stage, folder):

@@ -20,7 +20,20 @@ from align.learner.ranks import Ranks
 from tests.learner import rank_cases
 from tests.learner.conftest import make_batch
 
-CASES = ("policy", "supervised", "cuts", "sliced", "broken", "lora", "critics", "started_apart", "half", "saved")
+CASES = (
+    "policy",
+    "supervised",
+    "cuts",
+    "sliced",
+    "broken",
+    "lora",
+    "critics",
+    "started_apart",
+    "half",
+    "saved",
+    "loaded",
+    "asked",
+)
 LIMIT = 240  # seconds
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
 
@@ -114,6 +127,14 @@ def test_ranks_learn_what_one_process_learns(alone, tmp_path, world, stage):
     assert expected["broken"]["applied"] == [True, False, False, True]
     assert expected["broken"]["skipped"]
     assert_checkpoint_is_that_of_one_process(tmp_path, folder, expected["saved"])
+
+
+@needs_deepspeed
+def test_no_rank_holds_the_whole_of_a_model_that_is_divided(tmp_path):
+    for found in launch(tmp_path, 2, "3", ["memory"]):
+        assert found["memory"]["whole"] > 0.9 * found["memory"]["bytes"]  # what is measured is what is there
+        for how in ("files", "merged", "copied"):
+            assert found["memory"][how] < 0.75 * found["memory"]["bytes"], (how, found)
 
 
 def assert_checkpoint_is_that_of_one_process(found, alone, expected):
