@@ -118,7 +118,7 @@ def build_reward_model(recipe: RewardModelRecipe, tokenizer: Any) -> Any:
         if model.init is not None:
             built = _fresh(factory, model, len(tokenizer), names, partition)
         elif (Path(model_folder(str(model.path))) / "adapter_config.json").is_file():
-            built = _on_trunk_of(load_weights(model, torch.float32), factory, names)
+            built = _on_trunk_of(model, factory, names, partition)
         else:
             arguments: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": model.attn_implementation, **names}
             built = load_pretrained(factory, model, num_labels=len(labels), partition=partition, **arguments)
@@ -166,9 +166,19 @@ def _fresh(factory: Any, model: Model, vocab_size: int, names: Mapping[str, Any]
     return built
 
 
-def _on_trunk_of(causal_lm: Any, factory: Any, names: Mapping[str, Any]) -> Any:
-    built = factory.from_config(_labelled(causal_lm.config, names), dtype=torch.float32)
-    built.base_model.load_state_dict(causal_lm.base_model.state_dict())
+def _on_trunk_of(model: Model, factory: Any, names: Mapping[str, Any], partition: Partition | None) -> Any:
+    """With adapters merged. With a `partition` the first rank makes the model, which is then divided."""
+    if partition is None or partition.ranks.is_first:
+        causal_lm = load_weights(model, torch.float32)
+        built = factory.from_config(_labelled(causal_lm.config, names), dtype=torch.float32)
+        built.base_model.load_state_dict(causal_lm.base_model.state_dict())
+    if partition is None:
+        return built
+    config = partition.ranks.from_first(lambda: built.config)
+    if not partition.ranks.is_first:
+        with torch.device("meta"):
+            built = factory.from_config(config, dtype=torch.float32)
+    partition.divide(built)
     return built
 
 

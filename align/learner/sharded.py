@@ -237,6 +237,8 @@ def start_engine(module: nn.Module, ranks: Ranks, train: Optimization, optimizer
     start_deepspeed(ranks)
     import deepspeed
 
+    for buffer in module.buffers():  # DeepSpeed leaves those of a model that is divided where they are
+        buffer.data = buffer.data.to(ranks.device)
     deepspeed.utils.logger.setLevel("ERROR")  # else it warns of an optimizer that it does not know
     engine, *_ = deepspeed.initialize(
         model=module, optimizer=optimizer, config=configuration(train, on_gpu=ranks.device.type == "cuda")

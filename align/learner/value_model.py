@@ -79,7 +79,7 @@ def load_value_model(model: Model, path: str, tokenizer: Any, place: str = PLACE
             output_loading_info=True,
         )
     _check_vocabulary(loaded, where, tokenizer, path, place)
-    for name in report["missing_keys"]:
+    for name in sorted(report["missing_keys"]):  # a set, and ranks have to gather in one order
         if name.split(".")[0] in HEADS:
             with changing(loaded.get_parameter(name)) as weight:
                 nn.init.zeros_(weight)

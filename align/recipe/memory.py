@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from align.recipe.engine_memory import transformers_parts, vllm_parts, vllm_share
 from align.recipe.hardware import Hardware, hardware, process_part
 from align.recipe.known_models import config_or_facts
+from align.recipe.loading_memory import loaded_part
 from align.recipe.memory_part import FLOAT32, PHASES, Part, peak, times, width_of
 from align.recipe.model_shape import ModelShape, model_shape
 from align.recipe.placement import Seat, placement, shards
@@ -103,7 +104,7 @@ class Estimator:
                 devices[-1].seats.extend(same)
             else:
                 devices.append(DeviceMemory(seats=same, parts=parts, hardware=where))
-        host = list(_host_parts(recipe, shape, seats)) if where.is_gpu else []
+        host = list(_host_parts(recipe, shape, self.config, seats)) if where.is_gpu else []
         return Memory(devices=devices, host=host, seats=seats, shape=shape, known_as=self.known_as)
 
     def _shape(self, recipe: Recipe) -> ModelShape:
@@ -137,7 +138,8 @@ class Estimator:
         if isinstance(recipe, RLRecipe) and self.method and "critic" in self.method.needs:
             yield from critic_parts(recipe, self.config, shape.sizes.trained, sharding, self.resolved.place)
         if isinstance(recipe, RLRecipe) and recipe.algorithm.teacher is not None:
-            yield teacher_part(recipe, recipe.algorithm.teacher, self.resolved.place("algorithm.teacher.path"))
+            place = self.resolved.place("algorithm.teacher.path")
+            yield teacher_part(recipe, recipe.algorithm.teacher, sharding, place)
 
 
 def estimate_memory(resolved: Resolved, method: Method | None, vocab_size: int | None = None) -> Memory:
@@ -170,16 +172,18 @@ def _engine(recipe: Recipe, shape: ModelShape, where: Hardware, *, own_process: 
         yield from transformers_parts(recipe, shape, own_process=own_process)
 
 
-def _host_parts(recipe: Recipe, shape: ModelShape, seats: list[Seat]) -> Iterator[Part]:
+def _host_parts(recipe: Recipe, shape: ModelShape, config: Any, seats: list[Seat]) -> Iterator[Part]:
     """Of the node that holds most: models while they are loaded, what is kept out of GPUs, and processes without one."""
     nodes = {seat.node for seat in seats}
     ranks = max(sum(len(seat.learners) for seat in seats if seat.node == node) for node in nodes)
-    how = f"{ranks} learners x {shape.sizes.all:,} x float32: each loads the whole model before it goes to its GPU"
-    yield Part(name="weights", bytes=ranks * FLOAT32 * shape.sizes.all, held="start", how=how)
+    yield loaded_part(recipe, shape, config, ranks)
     if not isinstance(recipe, EvaluateRecipe) and recipe.train.offload_optimizer:
         sharding = Sharding.of(recipe.train, recipe.launch.learners, on_gpu=True)
         own = ranks * sharding.host(shape.sizes.trained)
         yield Part(name="optimizer (AdamW)", bytes=own, held="always", how=f"{ranks} learners: weights, moments and gradients")
+    if not isinstance(recipe, EvaluateRecipe) and recipe.train.zero_stage:
+        how = f"{shape.sizes.trained:,} trained x 2 x float32: the first learner gathers AdamW's moments"
+        yield Part(name="checkpoint", bytes=2 * FLOAT32 * shape.sizes.trained, held="save", how=how)
     rollout = getattr(recipe, "rollout", None)
     if rollout is not None and recipe.launch.placement == "colocated":
         devices = max(sum(bool(seat.engines) for seat in seats if seat.node == node) for node in nodes)

@@ -34,6 +34,7 @@ class ModelShape:
     shared_heads: int  # heads of keys and values, which engines divide between their devices
     heads: int
     kept: int
+    tensor: int  # elements of the largest tensor
     positions: int | None  # that the model has, None where it knows no limit
 
     @property
@@ -62,6 +63,7 @@ def model_shape(recipe: Recipe, config: Any, place: str) -> ModelShape:
             shared_heads=int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads),
             heads=int(text.num_attention_heads),
             kept=0 if isinstance(recipe, EvaluateRecipe) else _kept_for_backward(recipe, model),
+            tensor=max(size for size, _ in sizes),
             positions=getattr(text, "max_position_embeddings", None),
         )
 

@@ -45,6 +45,18 @@ class Sharding:
         """float32 of a rank's part."""
         return FLOAT32 * -(-elements // self.world)
 
+    @property
+    def kept(self) -> str:
+        """How several ranks keep weights, in words."""
+        if self.world == 1:
+            return ""
+        return f", divided between {self.world} ranks" if self.divided else ", whole on every rank"
+
+    @property
+    def divided(self) -> bool:
+        """Whether no rank ever has a whole model."""
+        return self.stage == 3 and self.world > 1
+
     def weights(self, sizes: Sizes) -> int:
         return self.share(sizes.all) + FLOAT32 * sizes.small if self.stage == 3 else FLOAT32 * sizes.all
 

@@ -15,7 +15,7 @@ from align.recipe.known_models import config_or_facts
 from align.recipe.memory_part import FLOAT32, Part, width_of
 from align.recipe.model_shape import ModelShape
 from align.recipe.schema import Critic, Recipe, RLRecipe, Teacher, TrainRecipe
-from align.recipe.sharding_memory import Sharding, Sizes
+from align.recipe.sharding_memory import SMALL, Sharding, Sizes
 from align.rewards.names import built_in_name
 from align.rewards.registry import params_of
 
@@ -23,11 +23,11 @@ LOGIT_COPIES = 4  # logits, their exponentials, a product and the gradient, each
 
 
 def training_parts(recipe: TrainRecipe, shape: ModelShape, sharding: Sharding, *, reference: bool) -> Iterator[Part]:
-    """What the ranks hold or share, a reference, which each of them has whole, and what an update keeps of a micro-batch."""
+    """What the ranks hold or share, a reference, divided as the weights are, and what an update keeps of a micro-batch."""
     yield from sharding.parts(shape.sizes)
     if reference:
-        how = "a frozen copy of the weights" + (", whole on every rank" if sharding.world > 1 else "")
-        yield Part(name="reference model", bytes=FLOAT32 * shape.sizes.all, held="always", how=how)
+        how = f"a frozen copy of the weights{sharding.kept}"
+        yield Part(name="reference model", bytes=sharding.weights(shape.sizes), held="always", how=how)
     rows, longest = largest_micro_batch(recipe)
     checkpointing = recipe.train.gradient_checkpointing
     how = f"micro-batch of {rows} x {longest} tokens in {recipe.model.dtype}{', gradient checkpointing' * checkpointing}"
@@ -69,16 +69,18 @@ def critic_parts(recipe: RLRecipe, config: Any, trained: int, sharding: Sharding
         yield Part(name="critic's gradients", bytes=ours - theirs, held=held, how=how)
 
 
-def teacher_part(recipe: RLRecipe, teacher: Teacher, place: str) -> Part:
-    """The weights of a second model, which is only asked; each rank has all of them."""
+def teacher_part(recipe: RLRecipe, teacher: Teacher, sharding: Sharding, place: str) -> Part:
+    """The weights of a second model, which is only asked; divided as those of the policy are."""
     import torch
     from transformers import AutoModelForCausalLM
 
     config, _ = config_or_facts(teacher.as_model(), place)
     with torch.device("meta"):
-        size = sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
+        counts = [parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters()]
+    sizes = Sizes(all=sum(counts), trained=0, small=sum(count for count in counts if count <= SMALL), largest=max(counts))
     dtype = teacher.dtype or recipe.model.dtype
-    return Part(name="teacher", bytes=width_of(dtype) * size, held="always", how=f"{size:,} x {dtype}")
+    held = sharding.weights(sizes) * width_of(dtype) // FLOAT32
+    return Part(name="teacher", bytes=held, held="always", how=f"{sizes.all:,} x {dtype}{sharding.kept}")
 
 
 def value_model_size(config: Any, place: str) -> int:

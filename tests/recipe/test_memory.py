@@ -16,6 +16,7 @@ from align.errors import CheckpointError, RecipeError
 from align.recipe import hardware as hardware_module
 from align.recipe.fitting import fitting_notes
 from align.recipe.load import Resolved, load_recipe
+from align.recipe.loading_memory import loaded_part
 from align.recipe.memory import Estimator, Memory, estimate_memory
 from align.recipe.method import recipe_method
 from align.recipe.schema import RLRecipe
@@ -93,6 +94,40 @@ def test_a_teacher_is_held_as_well(write: Write, dtype: str, width: int) -> None
     found = parts(estimate(resolve(write, f"algorithm.teacher={{path: ./teacher, dtype: {dtype}}}")))
     layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 160 + 2 * 64  # queries and outputs, keys and values, the MLP, two norms
     assert found["teacher"] == width * (5 * layer + 2 * 300 * 64 + 64)
+
+
+def test_models_that_are_only_asked_are_divided_with_the_weights(write: Write) -> None:
+    AutoConfig.for_model("llama", vocab_size=3000, **CONFIG).save_pretrained("teacher")
+    layers = 3 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 160 + 2 * 64) + 64
+    whole, size = {}, {}
+    for stage in (2, 3):
+        more = [f"train.zero_stage={stage}", "launch.learners=4", "algorithm.teacher={path: ./teacher, dtype: bfloat16}"]
+        memory = estimate(resolve(write, *more))
+        whole[stage], size[stage] = parts(memory), memory.shape.sizes.all
+    assert whole[2]["reference model"] == 4 * size[2]
+    assert whole[2]["teacher"] == 2 * (layers + 2 * 3000 * 64)
+    assert whole[3]["reference model"] == whole[3]["weights"] == 4 * (size[3] // 4 + size[3])  # small ones stay whole
+    assert whole[3]["teacher"] == 2 * ((layers + 2 * 3000 * 64) // 4 + layers)  # but for the embedding and the output head
+
+
+def test_a_host_holds_what_its_learners_load(write: Write) -> None:
+    """By hand, for 16 learners on two nodes: whole models, one tensor, what is drawn, and experts that are put together."""
+    AutoConfig.for_model("llama", vocab_size=300, **CONFIG).save_pretrained("dense")
+    size = sum(parameter.numel() for parameter in real_model().parameters())
+    where = ["launch={on: ray, learners: 16, gpus_per_node: 8, device_memory_gib: 80}"]
+
+    def host(stage: int, held: str = "start", *, drawn: bool = False) -> int:
+        overrides = [*where, f"train.zero_stage={stage}"]
+        resolved = resolve(write, *overrides) if drawn else load_recipe(write(), ["model={path: ./dense}", *overrides])
+        return sum(part.bytes for part in estimate(resolved).host if part.held == held)
+
+    assert host(0) == host(2) == 8 * 4 * size
+    assert host(3) == 4 * 300 * 64  # the embedding
+    assert host(3, drawn=True) == 4 * size
+    assert (host(0, "save"), host(3, "save")) == (0, 8 * size)
+    resolved = load_recipe(write(), ["model={path: ./dense}", *where, "train.zero_stage=3"])
+    part = loaded_part(resolved.recipe, estimate(resolved).shape, AutoConfig.for_model("mixtral"), ranks=8)
+    assert part.bytes == 8 * 2 * size
 
 
 def test_there_is_a_reference_only_where_a_kl_term_wants_one(write: Write) -> None:
