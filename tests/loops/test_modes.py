@@ -19,8 +19,10 @@ LONG = {"rollout": {"max_completion_length": 40, "parity_every": 2}, "train": {"
 
 
 def samples(recipe, steps):
+    """The records, without the values of single tokens."""
     folder = Path(recipe.recipe.output_dir) / "rollouts"
-    return [pq.read_table(folder / f"step-{step:06d}.parquet").to_pylist() for step in range(1, steps + 1)]
+    rows = [pq.read_table(folder / f"step-{step:06d}.parquet").to_pylist() for step in range(1, steps + 1)]
+    return [[{key: row[key] for key in row if not key.startswith("tokens/")} for row in step] for step in rows]
 
 
 def prompts_of(recipe, steps):

@@ -265,8 +265,8 @@ def test_scoring_a_file_and_evaluating_between_steps(recipe, tmp_path):
     assert summary["estimates"]["after"]["accuracy"]["problems"] == 10
     assert json.loads((tmp_path / "run" / "eval" / "step-000006.json").read_text())["step"] == 6
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert {"accuracy", "margin", "mean_reward", "grad_norm"} <= rows[0].keys()
-    assert [row["step"] for row in rows if "eval/accuracy" in row] == [6, 12]
+    assert {"accuracy", "margin", "mean_reward", "grad_norm"} <= rows[1].keys()
+    assert [row["step"] for row in rows if "eval/accuracy" in row] == [0, 6, 12]
     scores = []
     for column in ("chosen", "rejected"):
         out = tmp_path / f"{column}.jsonl"
