@@ -333,16 +333,17 @@ def judging(stage, folder):
     """Reward models of files, of adapters and of fresh weights: a new head is drawn as in one process."""
     path = stored_model(folder, tied=False)
     models = {"files": Model(path=path), "adapters": adapters_on(path, folder), "fresh": Model(init=ModelInit(config=SIZES))}
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for name, model in models.items():
-        recipe = RewardModelRecipe(
-            recipe="reward_model",
-            output_dir="unused",
-            model=model,
-            data={"train": [{"path": "unused"}]},
-            algorithm={"loss": "bradley_terry"},
-            train={"zero_stage": int(stage[0]), "steps": 1, "rows_per_step": 2},
-        )
+        settled = {
+            "recipe": "reward_model",
+            "output_dir": "unused",
+            "model": model,
+            "data": {"train": [{"path": "unused"}]},
+            "algorithm": {"loss": "bradley_terry"},
+            "train": {"zero_stage": int(stage[0]), "steps": 1, "rows_per_step": 2},
+        }
+        recipe = RewardModelRecipe.model_validate(settled)
         built = build_reward_model(recipe, TOKENIZER)
         found |= {f"{name}.{part}": whole(weight).detach().clone() for part, weight in built.named_parameters()}
     return {"weights": found, "metrics": [], "logp_N": []}
