@@ -19,12 +19,13 @@ from align.learner.fresh import build_model, train_tokenizer
 from align.learner.frozen import FrozenPolicy
 from align.learner.learner import Learner
 from align.learner.model import load_model, load_weights
-from align.learner.partition import Partition
+from align.learner.partition import Partition, whole
 from align.learner.ranks import Ranks
 from align.learner.reference import fingerprint
+from align.learner.reward_model import build_reward_model
 from align.learner.scores import ScoreLearner
 from align.learner.value_model import load_value_model, value_model_of, value_model_on
-from align.recipe.schema import Critic, Lora, Model, ModelInit, Optimization
+from align.recipe.schema import Critic, Lora, Model, ModelInit, Optimization, RewardModelRecipe
 from tests.learner.conftest import SIZES, make_batch
 
 LENGTHS = [5, 12, 3, 9, 9, 2, 17, 6]
@@ -307,7 +308,7 @@ def asked(stage, folder):
     assert 1e-4 < (half.logprobs(batch) - teacher.logprobs(batch)).abs().max() < 1e-1
     learner = make_learner(stage)
     critic = ScoreLearner(
-        load_value_model(where, where.path, TOKENIZER, partition=partition), train, total_updates=20, at="before"
+        load_value_model(where, str(where.path), TOKENIZER, partition=partition), train, total_updates=20, at="before"
     )
     tokens = batch.mask_N.sum()
 
@@ -326,6 +327,26 @@ def asked(stage, folder):
     copied = causal_lm if partition is None else partition.whole_copy(causal_lm, torch.float32)
     copies = {} if copied is None else {name: weight.detach().clone() for name, weight in copied.named_parameters()}
     return result(learner, updates, values=values, teacher=teacher.logprobs(batch), copies=read(copies))
+
+
+def judging(stage, folder):
+    """Reward models of files, of adapters and of fresh weights: a new head is drawn as in one process."""
+    path = stored_model(folder, tied=False)
+    models = {"files": Model(path=path), "adapters": adapters_on(path, folder), "fresh": Model(init=ModelInit(config=SIZES))}
+    found: dict[str, torch.Tensor] = {}
+    for name, model in models.items():
+        settled = {
+            "recipe": "reward_model",
+            "output_dir": "unused",
+            "model": model,
+            "data": {"train": [{"path": "unused"}]},
+            "algorithm": {"loss": "bradley_terry"},
+            "train": {"zero_stage": int(stage[0]), "steps": 1, "rows_per_step": 2},
+        }
+        recipe = RewardModelRecipe.model_validate(settled)
+        built = build_reward_model(recipe, TOKENIZER)
+        found |= {f"{name}.{part}": whole(weight).detach().clone() for part, weight in built.named_parameters()}
+    return {"weights": found, "metrics": [], "logp_N": []}
 
 
 def memory(stage, folder):
@@ -348,13 +369,13 @@ def memory(stage, folder):
     def merged(name):
         return load_model(Model(path=str(folder / f"{name}-adapted" / "adapters")), TOKENIZER, partition=partition)
 
-    def whole(name):
+    def undivided(name):
         return load_model(Model(path=str(folder / name)), TOKENIZER)
 
-    for get in (files, merged, whole):
+    for get in (files, merged, undivided):
         get("small")  # what is imported, and buffers of messages
     found = {}
-    for get in (files, merged, whole):
+    for get in (files, merged, undivided):
         found[get.__name__], model = peak(partial(get, "big"))
         if get is files:
             found["copied"], copied = peak(partial(partition.copy, model))
@@ -384,7 +405,8 @@ def peak(make):
 
 def own_bytes():
     """Memory of this process that no file stands behind: pages of mapped files can be dropped at any time."""
-    return 1024 * int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+    (kibibytes,) = re.findall(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(kibibytes)
 
 
 def started_apart(stage, folder):
