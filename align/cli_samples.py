@@ -53,6 +53,9 @@ def compare(
     score: Annotated[str | None, typer.Option(help="best@k: the reward whose verdicts rank; default: the reward.")] = None,
     judge: Annotated[str | None, typer.Option(help="cot-pass@k: the reward that judges the reasoning, good from 0.5.")] = None,
     answers: Annotated[bool, typer.Option("--answers", help="maj@k: take the final answer out of each completion.")] = False,
+    equal: Annotated[
+        bool, typer.Option("--equal", help="maj@k: --answers, and wrong answers that the reward math calls equal are one.")
+    ] = False,
     metric: Metric = None,
     filter_: Filter = None,
     threshold: Threshold = None,
@@ -74,6 +77,7 @@ def compare(
         score=score,
         judge=judge,
         answers=answers,
+        equal=equal,
         metric=metric,
         filter=filter_,
         threshold=threshold,

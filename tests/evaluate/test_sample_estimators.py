@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from align.errors import DataError, RecipeError
+from align.evaluate.equal_answers import with_equal_answers
 from align.evaluate.sample_estimators import by_judge, by_score, estimator, problem_values, voters, with_answers
 from align.evaluate.samples import Sample, SampleTable
+from align.evaluate.statistics import AnswerClass
 
 
 def test_names() -> None:
@@ -84,3 +86,20 @@ def test_answers_are_taken_out_of_completions() -> None:
     samples = [Sample(problem="a", index=index, correct=False, completion=text) for index, text in enumerate(texts)]
     answered = with_answers(SampleTable(name="mine", samples=tuple(samples)))
     assert [one.answer for one in answered.samples] == ["7", "12", None, None]
+
+
+def test_wrong_answers_that_the_verifier_cannot_tell_apart_are_one() -> None:
+    """Two right ones against one half, written in three ways, and a stranger: by text 2/5 wins the vote, by value 1/2 does."""
+    right = [Sample(problem="p", index=index, correct=True, answer="2/5") for index in range(2)]
+    texts = ("\\frac{1}{2}", "0.5", "1/2", "cats(")
+    wrong = [Sample(problem="p", index=index, correct=False, answer=text) for index, text in enumerate(texts, start=2)]
+    table = SampleTable(name="mine", samples=(*right, *wrong))
+    merged = with_equal_answers(table)
+    assert [sample.answer for sample in merged.samples] == ["2/5", "2/5", *["\\frac{1}{2}"] * 3, "cats("]
+    assert voters(merged.samples)[0] == (
+        AnswerClass(count=2, correct=True),
+        AnswerClass(count=3, correct=False),
+        AnswerClass(count=1, correct=False),
+    )
+    assert problem_values(table, estimator("maj@6"), seed=0) == {"p": 1.0}
+    assert problem_values(merged, estimator("maj@6"), seed=0) == {"p": 0.0}
