@@ -87,8 +87,8 @@ slow = [needs_deepspeed, pytest.mark.slow]
     ("world", "stage"),
     [
         (2, "0"),
-        (3, "0"),
-        pytest.param(2, "2", marks=needs_deepspeed),
+        pytest.param(3, "0", marks=slow),
+        pytest.param(2, "2", marks=slow),
         pytest.param(2, "3", marks=needs_deepspeed),
         pytest.param(2, "1", marks=slow),
         pytest.param(1, "2-offload", marks=slow),
