@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO
 
@@ -93,7 +94,9 @@ def main() -> None:
     def answer(number: int, method: str, text: str) -> None:
         try:
             found = getattr(desk, method)(text.encode()).decode()
-        except BaseException:  # noqa: BLE001  unforeseen: as good as lost
+        except BaseException:  # noqa: BLE001  unforeseen: as good as lost, and its last lines say why
+            traceback.print_exc()
+            sys.stderr.flush()
             os._exit(1)
         with lock, contextlib.suppress(BrokenPipeError):
             _write(answers, json.dumps([number, found]).encode())

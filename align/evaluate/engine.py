@@ -31,17 +31,15 @@ def open_engine(recipe: EvaluateRecipe, tokenizer: Any) -> Iterator[tuple[Taking
         if settings.gpu_memory_utilization == type(settings)().gpu_memory_utilization:  # no learner wants the rest
             settings = settings.model_copy(update={"gpu_memory_utilization": 0.9})
         engine = VLLMEngine(model, tokenizer, settings, dtype=recipe.model.dtype, max_batch_sequences=rollout.max_batch_sequences)
-        try:
-            engine.publish(plain_weights(model), version=0)
-        except BaseException:
-            engine.close()
-            raise
-        del model  # vLLM has its own copy
+        weights = plain_weights(model)
     else:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = model.to(device=device, dtype=dtype).eval()
-        engine = TransformersEngine(model, tokenizer, max_batch_sequences=rollout.max_batch_sequences)
+        engine, weights = TransformersEngine(model, tokenizer, max_batch_sequences=rollout.max_batch_sequences), None
     try:
+        if weights is not None:
+            engine.publish(weights, version=0)
+            del model, weights  # vLLM has its own copy
         yield TakingTurns(engine), commit
     finally:
         engine.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -59,10 +60,16 @@ def step_metrics(
 
 def staleness(groups: Sequence[Group], step: int) -> dict[str, float]:
     """How many versions the weights that tokens were drawn with are behind those that step `step` begins with."""
-    behind = [
-        step - 1 - version for group in groups for sample in group.samples for version in sample.rollout.completion.versions
-    ]
-    return {"staleness/mean": sum(behind) / len(behind), "staleness/max": max(behind)} if behind else {}
+    tokens: Counter[int] = Counter()  # by version
+    for completion in (sample.rollout.completion for group in groups for sample in group.samples):
+        if completion.token_versions:
+            tokens.update(completion.token_versions)
+        else:
+            tokens[completion.weights_version] += len(completion.token_ids)
+    if not (count := tokens.total()):
+        return {}
+    mean = sum(version * number for version, number in tokens.items()) / count
+    return {"staleness/mean": step - 1 - mean, "staleness/max": step - 1 - min(tokens)}
 
 
 def count_tokens(groups: Sequence[Group]) -> int:
