@@ -20,20 +20,18 @@ if TYPE_CHECKING:
         audit,
         calibrate,
         check,
-        compare,
-        convert_samples,
         doctor,
         evaluate,
         evaluate_models,
         evaluate_pairs,
         export,
-        power,
         recipes,
         regrade,
         report,
         score,
         train,
     )
+    from align.api_samples import compare, convert_samples, power
 
 __all__ = [
     "__version__",
@@ -55,6 +53,7 @@ __all__ = [
     "train",
 ]
 
+_ON_SAMPLES = ("compare", "convert_samples", "power")
 _LINKED = ("rewards", "data", "launch", "recipes")
 
 
@@ -74,7 +73,8 @@ _require_links()
 def __getattr__(name: str) -> Any:
     """Load the functions behind the commands when first asked for: `import align` stays light."""
     if name in __all__:
-        return getattr(import_module("align.api"), name)
+        module = "align.api_samples" if name in _ON_SAMPLES else "align.api"
+        return getattr(import_module(module), name)
     raise AttributeError(f"module 'align' has no attribute {name!r}")
 
 

